@@ -1,0 +1,290 @@
+"""What banks are told and what they say: instructions out; results stored raw first, then applied."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from services.escrow import ledger
+from services.escrow.domain import (
+    SUSPENSE,
+    Account,
+    Answer,
+    Instruction,
+    Purpose,
+    Transfer,
+    Verdict,
+    come_back,
+    fail_payment,
+    hold,
+    judge_collect,
+    judge_outgoing,
+    next_ask,
+    purpose_of,
+    settle,
+)
+from services.escrow.tables import BankResultRow, InstructionRow, SuspenseRow
+from shared.contracts.bank import Instruct, Result
+from shared.contracts.envelope import Message
+from shared.contracts.escrow import (
+    Held,
+    InstructionDeadline,
+    PaymentDeadline,
+    PaymentFailed,
+    PayoutReturned,
+    Refunded,
+    Settled,
+    SuspenseBooked,
+)
+from shared.ids import derived_id
+from shared.messaging.work import UnitOfWork
+
+INSTRUCTION_CHANGES: Final = ("attempt", "turn", "state", "reference", "asks", "changed_at")
+
+
+@dataclass(slots=True)
+class RawResult:
+    """A bank's result as stored."""
+
+    id: UUID
+    order_id: UUID | None
+    number: str
+    kind: str
+    outcome: str
+    amount_fen: int
+    bank: str
+    reference: str
+    reason: str
+    happened_at: datetime
+    received_at: datetime
+    verdict: str
+
+
+@dataclass(slots=True)
+class Suspense:
+    """Money that belongs to no order yet."""
+
+    receipt_id: UUID
+    order_id: UUID | None
+    number: str
+    bank: str
+    reference: str
+    amount_fen: int
+    reason: str
+    state: str
+    booked_at: datetime
+
+
+def instruct(work: UnitOfWork, account: Account, instruction: Instruction, cause: Message[Any]) -> None:
+    """Tells the bank, and sets the timer that asks again if no final answer comes."""
+    number = instruction.number
+    collect = instruction.kind == "collect"
+    work.send(
+        Instruct(
+            order_id=account.order_id,
+            number=number,
+            kind=instruction.kind,
+            bank=account.bank,
+            supervised_account=account.supervised_account,
+            counter_account=account.payout_account if instruction.kind == "payout" else "",
+            amount_fen=instruction.amount_fen,
+            method=account.method if collect else "",
+            refund_of=_collect_number(account) if instruction.kind == "refund" else "",
+            valid_until=account.pay_by if collect else None,
+        ),
+        cause,
+    )
+    if not collect:  # a collection has the payment's own deadline
+        set_deadline(work, instruction, cause)
+
+
+def set_deadline(work: UnitOfWork, instruction: Instruction, cause: Message[Any]) -> None:
+    """When to look at this instruction again. The timer's subject is its key, so a new attempt moves it."""
+    data = InstructionDeadline(order_id=instruction.order_id, number=instruction.number)
+    work.set_timer(data, work.now + next_ask(instruction), cause, subject=_subject(instruction))
+
+
+def _subject(instruction: Instruction) -> str:
+    return f"{instruction.order_id}:{instruction.kind}:{instruction.lesson_no}"
+
+
+def _collect_number(account: Account) -> str:
+    return Instruction(account.order_id, 0, "collect", account.price_fen, account.opened_at).number
+
+
+async def apply_results(work: UnitOfWork, messages: Sequence[Message[Result]]) -> None:
+    """Stores every result with its verdict, and books those that say something new."""
+    purposes = {message.id: purpose_of(message.data.number) for message in messages}
+    known = [purpose for purpose in purposes.values() if purpose]
+    accounts = await ledger.accounts_of(work, [purpose.order_id for purpose in known])
+    keys = {(purpose.order_id, purpose.lesson_no, purpose.kind) for purpose in known}
+    instructions = await work.load(InstructionRow, Instruction, keys, lock=False)
+    booking = _Booking(work)
+    for message in messages:
+        purpose = purposes[message.id]
+        account = accounts.get(purpose.order_id) if purpose else None
+        instruction = instructions.get((purpose.order_id, purpose.lesson_no, purpose.kind)) if purpose else None
+        booking.book(message, purpose, account, instruction)
+    await booking.write()
+
+
+class _Booking:
+    """The rows that one batch of results comes to."""
+
+    def __init__(self, work: UnitOfWork) -> None:
+        self.work = work
+        self.raw: list[RawResult] = []
+        self.suspense: list[Suspense] = []
+        self.causes: dict[UUID, Message[Result]] = {}
+        self.transfers: list[Transfer] = []
+        self.accounts: dict[UUID, Account] = {}
+        self.instructions: dict[tuple[UUID, int, str], Instruction] = {}
+
+    def book(
+        self,
+        message: Message[Result],
+        purpose: Purpose | None,
+        account: Account | None,
+        instruction: Instruction | None,
+    ) -> None:
+        """Judges one result, keeps it raw, and books it where it says something new."""
+        result = message.data
+        verdict: Verdict
+        if purpose is None or account is None or instruction is None:
+            verdict = "unknown_number"
+        else:
+            answer = Answer(result.outcome, purpose.attempt, result.amount_fen, result.reference, result.reason)
+            if instruction.kind == "collect":
+                verdict = judge_collect(account, instruction, answer)
+                if verdict == "applied":
+                    self._collected(message, account, instruction)
+            else:
+                verdict = judge_outgoing(instruction, answer)
+                if verdict == "applied":
+                    self._paid_out(message, account, instruction)
+        if verdict in SUSPENSE and result.outcome == "paid" and (purpose is None or purpose.kind == "collect"):
+            self._suspend(message, verdict)
+        self._keep(message, verdict)
+
+    def _collected(self, message: Message[Result], account: Account, instruction: Instruction) -> None:
+        result = message.data
+        if result.outcome == "paid":
+            self.transfers.append(hold(account, result.reference, self.work.now))
+            instruction.state, instruction.reference = "paid", result.reference
+            held = Held(order_id=account.order_id, account_id=account.account_id, amount_fen=account.price_fen)
+            self.work.send(held, message)
+        else:
+            fail_payment(account, "refused")
+            instruction.state = "refused"
+            self.work.send(PaymentFailed(order_id=account.order_id, reason="refused"), message)
+        instruction.changed_at = self.work.now
+        self.work.cancel_timer(PaymentDeadline, account.order_id)
+        self._changed(account, instruction)
+
+    def _paid_out(self, message: Message[Result], account: Account, instruction: Instruction) -> None:
+        result, work = message.data, self.work
+        order_id, lesson_no, amount = account.order_id, instruction.lesson_no, instruction.amount_fen
+        if result.outcome == "paid":
+            self.transfers.append(settle(account, instruction, result.reference, work.now))
+            work.cancel_timer(InstructionDeadline, _subject(instruction))
+            if instruction.kind == "payout":
+                work.send(
+                    Settled(
+                        order_id=order_id,
+                        account_id=account.account_id,
+                        institution_id=account.institution_id,
+                        lesson_no=lesson_no,
+                        amount_fen=amount,
+                    ),
+                    message,
+                )
+            else:
+                work.send(Refunded(order_id=order_id, account_id=account.account_id, amount_fen=amount), message)
+        elif result.outcome == "returned":
+            self.transfers.append(come_back(account, instruction, work.now))
+            set_deadline(work, instruction, message)
+            if instruction.kind == "payout":
+                work.send(
+                    PayoutReturned(
+                        order_id=order_id,
+                        institution_id=account.institution_id,
+                        lesson_no=lesson_no,
+                        amount_fen=amount,
+                        reason=result.reason,
+                    ),
+                    message,
+                )
+        else:
+            instruction.state = "refused"
+            instruction.changed_at = work.now
+            set_deadline(work, instruction, message)
+        self._changed(account, instruction)
+
+    def _changed(self, account: Account, instruction: Instruction) -> None:
+        self.accounts[account.order_id] = account
+        self.instructions[instruction.key] = instruction
+
+    def _suspend(self, message: Message[Result], verdict: Verdict) -> None:
+        """Books money at once, whatever it is; the same movement told twice is one row."""
+        result = message.data
+        receipt_id = derived_id("receipt", result.bank, result.reference)
+        self.causes[receipt_id] = message
+        self.suspense.append(
+            Suspense(
+                receipt_id=receipt_id,
+                order_id=result.order_id,
+                number=result.number,
+                bank=result.bank,
+                reference=result.reference,
+                amount_fen=result.amount_fen,
+                reason=verdict,
+                state="open",
+                booked_at=self.work.now,
+            )
+        )
+
+    def _keep(self, message: Message[Result], verdict: Verdict) -> None:
+        result = message.data
+        self.raw.append(
+            RawResult(
+                id=message.id,
+                order_id=result.order_id,
+                number=result.number,
+                kind=result.kind,
+                outcome=result.outcome,
+                amount_fen=result.amount_fen,
+                bank=result.bank,
+                reference=result.reference,
+                reason=result.reason,
+                happened_at=result.happened_at,
+                received_at=self.work.now,
+                verdict=verdict,
+            )
+        )
+
+    async def write(self) -> None:
+        """Raw results first, then what they booked."""
+        await self.work.insert(BankResultRow, self.raw)
+        await self._write_suspense()
+        if self.accounts:
+            await ledger.post(self.work, self.transfers, self.accounts)
+        changed = [self.instructions[key] for key in sorted(self.instructions)]
+        await self.work.update(InstructionRow, changed, *INSTRUCTION_CHANGES)
+
+    async def _write_suspense(self) -> None:
+        if not self.suspense:
+            return
+        unique = {row.receipt_id: row for row in self.suspense}
+        there = await self.work.load(SuspenseRow, Suspense, list(unique), lock=False)
+        new = [row for key, row in unique.items() if key not in there]
+        await self.work.insert(SuspenseRow, new, ignore_existing=True)
+        for row in new:
+            booked = SuspenseBooked(
+                receipt_id=row.receipt_id,
+                order_id=row.order_id,
+                number=row.number,
+                amount_fen=row.amount_fen,
+                reason=row.reason,
+            )
+            self.work.send(booked, self.causes[row.receipt_id])

@@ -1,0 +1,88 @@
+"""Message → use case. No SQL, no rules."""
+
+from collections.abc import Sequence
+
+from services.escrow import bank, queries, use_cases
+from shared.contracts.bank import Result
+from shared.contracts.envelope import Message
+from shared.contracts.escrow import (
+    CancelPayment,
+    CollectPayment,
+    InstructionDeadline,
+    PaymentDeadline,
+    RefundOrder,
+    ReleaseLesson,
+    ResumeReleases,
+    ShowAccount,
+    SuspendReleases,
+)
+from shared.messaging.handlers import Handlers, each
+from shared.messaging.work import UnitOfWork
+
+handlers = Handlers("escrow")
+
+
+@handlers.on(CollectPayment)
+async def on_collect_payment(work: UnitOfWork, messages: Sequence[Message[CollectPayment]]) -> None:
+    """A purchase is to be paid."""
+    await use_cases.collect(work, messages)
+
+
+@handlers.on(ReleaseLesson)
+async def on_release_lesson(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]]) -> None:
+    """Lessons were confirmed."""
+    await use_cases.release_lessons(work, messages)
+
+
+@handlers.on(Result)
+async def on_bank_result(work: UnitOfWork, messages: Sequence[Message[Result]]) -> None:
+    """Banks have said something."""
+    await bank.apply_results(work, messages)
+
+
+@handlers.on(InstructionDeadline)
+async def on_instruction_deadline(work: UnitOfWork, messages: Sequence[Message[InstructionDeadline]]) -> None:
+    """Banks have said nothing final."""
+    await use_cases.instruction_deadlines(work, messages)
+
+
+@handlers.on(PaymentDeadline)
+@each
+async def on_payment_deadline(work: UnitOfWork, message: Message[PaymentDeadline]) -> None:
+    """The money has not come in time."""
+    await use_cases.payment_deadline(work, message)
+
+
+@handlers.on(CancelPayment)
+@each
+async def on_cancel_payment(work: UnitOfWork, message: Message[CancelPayment]) -> None:
+    """A purchase was given up."""
+    await use_cases.cancel_payment(work, message)
+
+
+@handlers.on(RefundOrder)
+@each
+async def on_refund_order(work: UnitOfWork, message: Message[RefundOrder]) -> None:
+    """An order's rest goes back."""
+    await use_cases.refund_order(work, message)
+
+
+@handlers.on(SuspendReleases)
+@each
+async def on_suspend_releases(work: UnitOfWork, message: Message[SuspendReleases]) -> None:
+    """A complaint was filed on an order."""
+    await use_cases.suspend(work, message)
+
+
+@handlers.on(ResumeReleases)
+@each
+async def on_resume_releases(work: UnitOfWork, message: Message[ResumeReleases]) -> None:
+    """A complaint on an order was closed."""
+    await use_cases.resume(work, message)
+
+
+@handlers.on(ShowAccount)
+@each
+async def on_show_account(work: UnitOfWork, message: Message[ShowAccount]) -> None:
+    """Somebody wants to see an order's account."""
+    await queries.show_account(work, message)

@@ -1,0 +1,42 @@
+"""The ledger: the only writer of balances.
+
+Transfers are double entries in one row and never change; balances are kept beside them, in one row per order, so that
+strangers never contend and the law of escrow is a CHECK of that row (docs/adr/0002). `post` takes any number of
+transfers of any number of orders and writes them in two statements.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+from uuid import UUID
+
+from services.escrow.domain import Account, Transfer
+from services.escrow.tables import AccountRow, TransferRow
+from shared.messaging.work import UnitOfWork
+
+_CHANGING: Final = (
+    "state",
+    "reason",
+    "paid_reference",
+    "suspensions",
+    "paid_fen",
+    "held_fen",
+    "releasing_fen",
+    "released_fen",
+    "refunding_fen",
+    "refunded_fen",
+)
+
+
+async def accounts_of(work: UnitOfWork, order_ids: Sequence[UUID]) -> dict[UUID, Account]:
+    """The accounts of `order_ids`, locked in id order until the commit; orders that have none are left out."""
+    return await work.load(AccountRow, Account, order_ids)
+
+
+async def post(work: UnitOfWork, transfers: Sequence[Transfer], accounts: Mapping[UUID, Account]) -> None:
+    """Writes `transfers`, which the rules have applied to `accounts` already, and the accounts they changed.
+
+    The database refuses what the rules must never let through: a second transfer of one cause (primary key), an
+    overdraft or an account out of balance (CHECK). Such a batch fails as a whole and its messages are tried alone.
+    """
+    await work.insert(TransferRow, transfers)
+    await work.update(AccountRow, [accounts[key] for key in sorted(accounts)], *_CHANGING)

@@ -1,0 +1,161 @@
+"""The tables of escrow. Each has the order id first: no statement spans orders, so they can be sharded by it."""
+
+from datetime import datetime
+from typing import ClassVar
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Index, MetaData, Text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from shared.tables import UTC_TIME, service_metadata
+
+metadata = service_metadata()
+
+
+class Base(SQLModel, registry=registry(metadata=metadata)):
+    """The tables of this service stand in its own metadata."""
+
+    metadata: ClassVar[MetaData] = metadata
+
+
+class AccountRow(Base, table=True):
+    """The supervised money of one order: six balances, and the law of escrow as a CHECK that holds at every commit."""
+
+    __tablename__ = "accounts"
+    __table_args__ = (
+        CheckConstraint(
+            "paid_fen = held_fen + releasing_fen + released_fen + refunding_fen + refunded_fen", name="balanced"
+        ),
+        CheckConstraint(
+            "held_fen >= 0 AND releasing_fen >= 0 AND released_fen >= 0 AND refunding_fen >= 0 AND refunded_fen >= 0",
+            name="no_overdraft",
+        ),
+        CheckConstraint("paid_fen IN (0, price_fen)", name="paid_whole"),
+        CheckConstraint("price_fen > 0 AND lessons > 0", name="priced"),
+        CheckConstraint("state IN ('collecting', 'held', 'failed', 'refunding', 'refunded')", name="state"),
+    )
+
+    order_id: UUID = Field(primary_key=True)
+    account_id: UUID
+    institution_id: UUID
+    bank: str = Field(max_length=40)
+    supervised_account: str = Field(max_length=100)
+    payout_account: str = Field(max_length=100)
+    price_fen: int = Field(sa_type=BigInteger)
+    lessons: int
+    method: str = Field(max_length=40)
+    pay_by: datetime = Field(sa_type=UTC_TIME)
+    opened_at: datetime = Field(sa_type=UTC_TIME)
+    state: str = Field(max_length=20)
+    reason: str = Field(max_length=40)
+    paid_reference: str = Field(max_length=100)
+    suspensions: int
+    paid_fen: int = Field(sa_type=BigInteger)
+    held_fen: int = Field(sa_type=BigInteger)
+    releasing_fen: int = Field(sa_type=BigInteger)
+    released_fen: int = Field(sa_type=BigInteger)
+    refunding_fen: int = Field(sa_type=BigInteger)
+    refunded_fen: int = Field(sa_type=BigInteger)
+
+
+class TransferRow(Base, table=True):
+    """One movement between two balances of an order: both entries in one row, never changed.
+
+    The primary key is what the transfer is for, so a cause can move money once: phase 1 is pending, phase 2 resolves it
+    (posted or voided, whichever comes), and there is one of each.
+    """
+
+    __tablename__ = "transfers"
+    __table_args__ = (
+        CheckConstraint("amount_fen > 0", name="positive"),
+        CheckConstraint("debit <> credit", name="two_sides"),
+        CheckConstraint("phase IN (1, 2)", name="phase"),
+    )
+
+    order_id: UUID = Field(primary_key=True)
+    lesson_no: int = Field(primary_key=True)
+    kind: str = Field(primary_key=True, max_length=10)
+    turn: int = Field(primary_key=True)
+    phase: int = Field(primary_key=True)
+    debit: str = Field(max_length=10)
+    credit: str = Field(max_length=10)
+    amount_fen: int = Field(sa_type=BigInteger)
+    made_at: datetime = Field(sa_type=UTC_TIME)
+
+
+class InstructionRow(Base, table=True):
+    """What a bank was told to do for one purpose. Its number is made of this key and `attempt` (`shared/ids.py`).
+
+    The row is only changed under the lock of the order's account.
+    """
+
+    __tablename__ = "instructions"
+    __table_args__ = (
+        CheckConstraint("kind IN ('collect', 'payout', 'refund')", name="kind"),
+        CheckConstraint("state IN ('waiting', 'sent', 'refused', 'paid', 'dropped')", name="state"),
+        CheckConstraint("amount_fen > 0", name="positive"),
+        Index("instructions_waiting", "order_id", postgresql_where="state = 'waiting'"),
+    )
+
+    order_id: UUID = Field(primary_key=True)
+    lesson_no: int = Field(primary_key=True)
+    kind: str = Field(primary_key=True, max_length=10)
+    attempt: int
+    turn: int
+    state: str = Field(max_length=10)
+    amount_fen: int = Field(sa_type=BigInteger)
+    reference: str = Field(max_length=100)
+    asks: int
+    changed_at: datetime = Field(sa_type=UTC_TIME)
+
+
+class BankResultRow(Base, table=True):
+    """What a bank said, as it said it; `verdict` is what became of it. Duplicates and unknown numbers are rows too."""
+
+    __tablename__ = "bank_results"
+
+    id: UUID = Field(primary_key=True)
+    order_id: UUID | None
+    number: str = Field(max_length=100)
+    kind: str = Field(max_length=10)
+    outcome: str = Field(max_length=10)
+    amount_fen: int = Field(sa_type=BigInteger)
+    bank: str = Field(max_length=40)
+    reference: str = Field(max_length=100)
+    reason: str = Field(sa_type=Text)
+    happened_at: datetime = Field(sa_type=UTC_TIME)
+    received_at: datetime = Field(sa_type=UTC_TIME)
+    verdict: str = Field(max_length=20)
+
+
+class SuspenseRow(Base, table=True):
+    """Money in the supervised account that belongs to no order yet (挂账). One row per movement at the bank."""
+
+    __tablename__ = "suspense"
+    __table_args__ = (
+        CheckConstraint("amount_fen > 0", name="positive"),
+        CheckConstraint("state IN ('open', 'matched', 'returned')", name="state"),
+        Index("suspense_open", "booked_at", postgresql_where="state = 'open'"),
+    )
+
+    receipt_id: UUID = Field(primary_key=True)
+    order_id: UUID | None
+    number: str = Field(max_length=100)
+    bank: str = Field(max_length=40)
+    reference: str = Field(max_length=100)
+    amount_fen: int = Field(sa_type=BigInteger)
+    reason: str = Field(max_length=20)
+    state: str = Field(max_length=10)
+    booked_at: datetime = Field(sa_type=UTC_TIME)
+
+
+class SuspensionRow(Base, table=True):
+    """A complaint that holds an order's releases; ended when it is closed."""
+
+    __tablename__ = "suspensions"
+
+    order_id: UUID = Field(primary_key=True)
+    complaint_id: UUID = Field(primary_key=True)
+    ended: bool
+    changed_at: datetime = Field(sa_type=UTC_TIME)

@@ -1,0 +1,244 @@
+"""What escrow does when asked: load the accounts of the batch, decide each message, write each table once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from services.escrow import ledger
+from services.escrow.bank import INSTRUCTION_CHANGES, instruct
+from services.escrow.domain import (
+    Account,
+    Instruction,
+    Transfer,
+    ask_again,
+    fail_payment,
+    purpose_of,
+    refund,
+    release,
+    start_payout,
+    start_refund,
+)
+from services.escrow.tables import AccountRow, InstructionRow, SuspensionRow
+from shared.contracts.envelope import Message
+from shared.contracts.errors import Refused
+from shared.contracts.escrow import (
+    CancelPayment,
+    CollectPayment,
+    InstructionDeadline,
+    PaymentDeadline,
+    PaymentFailed,
+    Refunded,
+    RefundOrder,
+    Released,
+    ReleaseLesson,
+    ResumeReleases,
+    SuspendReleases,
+)
+from shared.messaging.work import UnitOfWork
+
+
+@dataclass(slots=True)
+class Suspension:
+    """A complaint's hold on an order's releases."""
+
+    order_id: UUID
+    complaint_id: UUID
+    ended: bool
+    changed_at: datetime
+
+
+async def collect(work: UnitOfWork, messages: Sequence[Message[CollectPayment]]) -> None:
+    """Opens the accounts and asks the banks to collect. Asked again for the same order, it changes nothing."""
+    existing = await work.load(AccountRow, Account, {message.data.order_id for message in messages}, lock=False)
+    accounts: list[Account] = []
+    instructions: list[Instruction] = []
+    for message in messages:
+        with work.answering(message):
+            ask = message.data
+            known = existing.get(ask.order_id)
+            if known is not None:
+                _refuse_other_terms(known, ask)
+                continue
+            account = Account(
+                order_id=ask.order_id,
+                account_id=ask.account_id,
+                institution_id=ask.institution_id,
+                bank=ask.account.bank,
+                supervised_account=ask.account.supervised_account,
+                payout_account=ask.account.payout_account,
+                price_fen=ask.amount_fen,
+                lessons=ask.lessons,
+                method=ask.method,
+                pay_by=ask.pay_by,
+                opened_at=work.now,
+            )
+            instruction = Instruction(ask.order_id, 0, "collect", ask.amount_fen, work.now)
+            instruct(work, account, instruction, message)
+            work.set_timer(PaymentDeadline(order_id=ask.order_id), ask.pay_by, message)
+            existing[ask.order_id] = account
+            accounts.append(account)
+            instructions.append(instruction)
+    await work.insert(AccountRow, accounts)
+    await work.insert(InstructionRow, instructions)
+
+
+def _refuse_other_terms(known: Account, ask: CollectPayment) -> None:
+    if (known.price_fen, known.lessons, known.account_id) != (ask.amount_fen, ask.lessons, ask.account_id):
+        raise Refused("hold_exists", price_fen=known.price_fen, lessons=known.lessons)
+
+
+async def release_lessons(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]]) -> None:
+    """Releases confirmed lessons: held → releasing, one payout instruction each; or lets them wait for a complaint."""
+    accounts = await ledger.accounts_of(work, [message.data.order_id for message in messages])
+    keys = {(message.data.order_id, message.data.lesson_no, "payout") for message in messages}
+    known = await work.load(InstructionRow, Instruction, keys, lock=False)
+    new: list[Instruction] = []
+    transfers: list[Transfer] = []
+    changed: dict[UUID, Account] = {}
+    for message in messages:
+        with work.answering(message):
+            order_id, lesson_no = message.data.order_id, message.data.lesson_no
+            account = accounts.get(order_id)
+            if account is None:
+                raise Refused("order_unknown")
+            instruction = release(account, known.get((order_id, lesson_no, "payout")), lesson_no, work.now)
+            if instruction is None:
+                continue
+            if instruction.state == "sent":
+                transfers.append(start_payout(account, instruction, work.now))
+                _announce_release(work, account, instruction, message)
+                changed[order_id] = account
+            known[instruction.key] = instruction
+            new.append(instruction)
+    await work.insert(InstructionRow, new)
+    if changed:
+        await ledger.post(work, transfers, changed)
+
+
+def _announce_release(work: UnitOfWork, account: Account, instruction: Instruction, message: Message[Any]) -> None:
+    instruct(work, account, instruction, message)
+    work.send(
+        Released(
+            order_id=account.order_id,
+            lesson_no=instruction.lesson_no,
+            amount_fen=instruction.amount_fen,
+            number=instruction.number,
+        ),
+        message,
+    )
+
+
+async def suspend(work: UnitOfWork, message: Message[SuspendReleases]) -> None:
+    """A complaint holds the order's further releases. The same complaint counts once."""
+    account, known = await _account_and_suspension(work, message.data)
+    if known is not None:
+        return
+    await work.insert(SuspensionRow, [_suspension(work, message.data, ended=False)])
+    account.suspensions += 1
+    await ledger.post(work, [], {account.order_id: account})
+
+
+async def resume(work: UnitOfWork, message: Message[ResumeReleases]) -> None:
+    """The complaint is closed: when it was the last one, what fell due in between goes out, once."""
+    account, known = await _account_and_suspension(work, message.data)
+    if known is not None and known.ended:
+        return
+    row = _suspension(work, message.data, ended=True)
+    if known is None:  # closed before it was heard of: remembered, so that a late suspension does not stand for ever
+        await work.insert(SuspensionRow, [row])
+        return
+    await work.update(SuspensionRow, [row], "ended", "changed_at")
+    account.suspensions -= 1
+    transfers: list[Transfer] = []
+    if account.suspensions == 0 and account.state == "held":
+        of_order = await work.load_all(InstructionRow, Instruction, [account.order_id], by=("order_id",))
+        waiting = [instruction for instruction in of_order if instruction.state == "waiting"]
+        for instruction in waiting:
+            transfers.append(start_payout(account, instruction, work.now))
+            _announce_release(work, account, instruction, message)
+        await work.update(InstructionRow, waiting, *INSTRUCTION_CHANGES)
+    await ledger.post(work, transfers, {account.order_id: account})
+
+
+async def cancel_payment(work: UnitOfWork, message: Message[CancelPayment]) -> None:
+    """The purchase was given up: nothing more is expected, and what is held goes back."""
+    await _send_back(work, message, message.data.order_id, message.data.reason)
+
+
+async def refund_order(work: UnitOfWork, message: Message[RefundOrder]) -> None:
+    """Everything still held goes back the way it came."""
+    await _send_back(work, message, message.data.order_id, message.data.reason)
+
+
+async def _send_back(work: UnitOfWork, message: Message[Any], order_id: UUID, reason: str) -> None:
+    account = (await ledger.accounts_of(work, [order_id])).get(order_id)
+    if account is None or fail_payment(account, reason):
+        work.cancel_timer(PaymentDeadline, order_id)
+        work.send(PaymentFailed(order_id=order_id, reason=reason), message)
+        if account is not None:
+            await ledger.post(work, [], {order_id: account})
+        return
+    of_order = await work.load_all(InstructionRow, Instruction, [order_id], by=("order_id",))
+    waiting = [instruction for instruction in of_order if instruction.state == "waiting"]
+    existing = next((instruction for instruction in of_order if instruction.kind == "refund"), None)
+    instruction = refund(account, existing, reason, work.now)
+    if instruction is None:
+        _repeat_end(work, account, message)
+        return
+    for one in waiting:
+        one.state = "dropped"  # its fee goes back to the guardian with the rest
+    transfer = start_refund(account, instruction, work.now)
+    instruct(work, account, instruction, message)
+    await work.insert(InstructionRow, [instruction])
+    await work.update(InstructionRow, waiting, "state")
+    await ledger.post(work, [transfer], {order_id: account})
+
+
+def _repeat_end(work: UnitOfWork, account: Account, message: Message[Any]) -> None:
+    """Asked again for an order whose end was told before: told again, so that a saga that lost its place goes on."""
+    if account.state == "failed":
+        work.send(PaymentFailed(order_id=account.order_id, reason=account.reason), message)
+    elif account.state == "refunded":
+        amount = account.refunded_fen
+        work.send(Refunded(order_id=account.order_id, account_id=account.account_id, amount_fen=amount), message)
+
+
+async def _account_and_suspension(
+    work: UnitOfWork, ask: SuspendReleases | ResumeReleases
+) -> tuple[Account, Suspension | None]:
+    account = (await ledger.accounts_of(work, [ask.order_id])).get(ask.order_id)
+    if account is None:
+        raise Refused("order_unknown")
+    key = (ask.order_id, ask.complaint_id)
+    return account, (await work.load(SuspensionRow, Suspension, [key])).get(key)
+
+
+def _suspension(work: UnitOfWork, ask: SuspendReleases | ResumeReleases, *, ended: bool) -> Suspension:
+    return Suspension(ask.order_id, ask.complaint_id, ended, work.now)
+
+
+async def payment_deadline(work: UnitOfWork, message: Message[PaymentDeadline]) -> None:
+    """The money has not come in time; should it come later, it is suspense."""
+    account = (await ledger.accounts_of(work, [message.data.order_id])).get(message.data.order_id)
+    if account is not None and fail_payment(account, "expired"):
+        await ledger.post(work, [], {account.order_id: account})
+        work.send(PaymentFailed(order_id=account.order_id, reason="expired"), message)
+
+
+async def instruction_deadlines(work: UnitOfWork, messages: Sequence[Message[InstructionDeadline]]) -> None:
+    """Banks that gave no final answer are asked again."""
+    accounts = await ledger.accounts_of(work, [message.data.order_id for message in messages])
+    purposes = {message.id: purpose_of(message.data.number) for message in messages}
+    keys = {(p.order_id, p.lesson_no, p.kind) for p in purposes.values() if p is not None}
+    instructions = await work.load(InstructionRow, Instruction, keys, lock=False)
+    changed: dict[tuple[UUID, int, str], Instruction] = {}
+    for message in messages:
+        purpose = purposes[message.id]
+        instruction = instructions.get((purpose.order_id, purpose.lesson_no, purpose.kind)) if purpose else None
+        account = accounts.get(message.data.order_id)
+        if instruction is not None and account is not None and ask_again(instruction, work.now):
+            instruct(work, account, instruction, message)
+            changed[instruction.key] = instruction
+    await work.update(InstructionRow, [changed[key] for key in sorted(changed)], *INSTRUCTION_CHANGES)

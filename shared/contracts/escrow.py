@@ -1,0 +1,182 @@
+"""The words of escrow: payments, releases, refunds, the order's account."""
+
+from typing import Literal
+from uuid import UUID
+
+from shared.contracts import topics
+from shared.contracts.catalog import BankAccount
+from shared.contracts.envelope import Command, Event, Reply, Request
+from shared.contracts.types import Count, InstructionNumber, LessonNo, Moment, Part, Word
+from shared.money import Fen, PositiveFen
+
+_REQUESTS = topics.requests("escrow")
+_COMMANDS = topics.commands("escrow")
+_EVENTS = topics.events("escrow")
+
+
+# --- commands of the purchase and the lesson ------------------------------------------------------------------------
+
+
+class CollectPayment(Command, type="escrow.payment.collect.v1", topic=_COMMANDS, key="order_id"):
+    """Opens the order's account and asks the bank to collect `amount_fen` by `pay_by`.
+
+    Ends in `Held` or `PaymentFailed`; money that comes in another amount, late or twice is suspense.
+    """
+
+    order_id: UUID
+    account_id: UUID
+    institution_id: UUID
+    account: BankAccount
+    amount_fen: PositiveFen
+    lessons: Count
+    method: Word
+    pay_by: Moment
+
+
+class CancelPayment(Command, type="escrow.payment.cancel.v1", topic=_COMMANDS, key="order_id"):
+    """The purchase was given up: nothing more is expected; if it is held already it goes back. Ends in PaymentFailed
+    or Refunded."""
+
+    order_id: UUID
+    reason: Word
+
+
+class RefundOrder(Command, type="escrow.order.refund.v1", topic=_COMMANDS, key="order_id"):
+    """Everything still held for the order goes back the way it came (原路). Ends in `Refunded`."""
+
+    order_id: UUID
+    reason: Word
+
+
+class ReleaseLesson(Command, type="escrow.lesson.release.v1", topic=_COMMANDS, key="order_id"):
+    """The lesson is confirmed: its fee is released to the institution. Ends in `Released`, then `Settled`.
+
+    Repeated, it changes nothing; while a complaint holds the order it waits.
+    """
+
+    order_id: UUID
+    lesson_no: LessonNo
+
+
+class SuspendReleases(Command, type="escrow.releases.suspend.v1", topic=_COMMANDS, key="order_id"):
+    """A complaint holds the order's further releases."""
+
+    order_id: UUID
+    complaint_id: UUID
+
+
+class ResumeReleases(Command, type="escrow.releases.resume.v1", topic=_COMMANDS, key="order_id"):
+    """The complaint is closed: what fell due in between goes out once."""
+
+    order_id: UUID
+    complaint_id: UUID
+
+
+class PaymentDeadline(Command, type="escrow.payment.deadline.v1", topic=_COMMANDS, key="order_id"):
+    """Timer: the money has not come in time."""
+
+    order_id: UUID
+
+
+class InstructionDeadline(Command, type="escrow.instruction.deadline.v1", topic=_COMMANDS, key="order_id"):
+    """Timer: the bank has not given a final answer; the same number is asked again, or, after a refusal, a new one."""
+
+    order_id: UUID
+    number: InstructionNumber
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+class Held(Event, type="escrow.held.v1", topic=_EVENTS, key="order_id"):
+    """The order's fee is in the supervised account."""
+
+    order_id: UUID
+    account_id: UUID
+    amount_fen: PositiveFen
+
+
+class PaymentFailed(Event, type="escrow.payment_failed.v1", topic=_EVENTS, key="order_id"):
+    """The fee will not come: refused, expired or cancelled."""
+
+    order_id: UUID
+    reason: Word
+
+
+class Released(Event, type="escrow.released.v1", topic=_EVENTS, key="order_id"):
+    """A lesson's fee is on its way to the institution."""
+
+    order_id: UUID
+    lesson_no: LessonNo
+    amount_fen: Fen
+    number: InstructionNumber
+
+
+class Settled(Event, type="escrow.settled.v1", topic=_EVENTS, key="order_id"):
+    """The bank has paid a lesson's fee to the institution."""
+
+    order_id: UUID
+    account_id: UUID
+    institution_id: UUID
+    lesson_no: LessonNo
+    amount_fen: Fen
+
+
+class PayoutReturned(Event, type="escrow.payout_returned.v1", topic=_EVENTS, key="order_id"):
+    """A paid-out fee came back (退票): a new entry, never an edit."""
+
+    order_id: UUID
+    institution_id: UUID
+    lesson_no: LessonNo
+    amount_fen: Fen
+    reason: str
+
+
+class Refunded(Event, type="escrow.refunded.v1", topic=_EVENTS, key="order_id"):
+    """The bank has paid the rest of the order back to the guardian."""
+
+    order_id: UUID
+    account_id: UUID
+    amount_fen: Fen
+
+
+class SuspenseBooked(Event, type="escrow.suspense_booked.v1", topic=_EVENTS, key="receipt_id"):
+    """Money came that belongs nowhere: late, double, unknown or in another amount. Booked, for a person to decide."""
+
+    receipt_id: UUID
+    order_id: UUID | None
+    number: str
+    amount_fen: PositiveFen
+    reason: Literal["unknown_number", "wrong_amount", "late", "double"]
+
+
+# --- what is asked --------------------------------------------------------------------------------------------------
+
+
+class LessonMoney(Part):
+    """One lesson's fee in the ledger."""
+
+    lesson_no: LessonNo
+    amount_fen: Fen
+    state: Literal["waiting", "releasing", "released"]
+
+
+class AccountView(Reply, type="escrow.account.view.v1"):
+    """The order's account in fen: paid = held + releasing + released + refunding + refunded, always."""
+
+    order_id: UUID
+    state: Word
+    paid_fen: Fen
+    held_fen: Fen
+    releasing_fen: Fen
+    released_fen: Fen
+    refunding_fen: Fen
+    refunded_fen: Fen
+    suspended: bool
+    lessons: tuple[LessonMoney, ...]
+
+
+class ShowAccount(Request, type="escrow.account.show.v1", topic=_REQUESTS, key="order_id", reply=AccountView):
+    """The order's account; for its guardian, its institution, authority and operators."""
+
+    order_id: UUID

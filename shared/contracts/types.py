@@ -1,0 +1,54 @@
+"""Field types shared by contracts. Everything has a limit."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+Word = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_.-]*$")]
+"""A machine's word: a state, a region, a bank's code."""
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
+Text = Annotated[str, StringConstraints(max_length=2000)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
+LessonNo = Annotated[int, Field(strict=True, ge=1, le=40_000)]
+"""Which lesson of an order, from 1. Far above the legal limit (60, `policy.py`); an instruction number holds no more."""
+Count = Annotated[int, Field(strict=True, ge=1, le=40_000)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+InstructionNumber = Annotated[str, StringConstraints(min_length=1, max_length=30, pattern=r"^[0-9A-Za-z-]+$")]
+PageSize = Annotated[int, Field(strict=True, ge=1, le=100)]
+Moment = AwareDatetime
+
+
+class Part(BaseModel):
+    """A part of a contract's data."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class LessonTime(Part):
+    """One planned lesson: its number from 1 and when it is taught (UTC)."""
+
+    lesson_no: LessonNo
+    starts_at: Moment
+    ends_at: Moment
+
+
+class RefundTerms(Part):
+    """What the contract lets the institution keep on a later refund (GF-2021-2604): penalty in basis points."""
+
+    full_refund_days: Annotated[int, Field(strict=True, ge=7, le=365)] = 7
+    penalty_basis_points: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 0
+
+
+__all__ = [
+    "UUID",
+    "Count",
+    "InstructionNumber",
+    "LessonNo",
+    "LessonTime",
+    "Moment",
+    "Name",
+    "PageSize",
+    "Part",
+]
+__all__ += ["Reason", "RefundTerms", "Sha256", "Text", "Word"]

@@ -1,0 +1,70 @@
+"""The database of one service: engine, sessions, and which of its errors pass by themselves."""
+
+import asyncio
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+_PASSING_CLASSES: Final = ("08", "40", "53", "57", "58")
+"""Connection, rollback (serialisation, deadlock), resources (disk full too), operator intervention, system error."""
+_PASSING_STATES: Final = frozenset({"55P03", "25006"})
+"""Lock not available; read-only transaction, as seen in the moment of a failover."""
+
+
+class Database:
+    """One pool of connections. `url` is a plain `postgresql://` DSN; a socket folder may stand in `?host=`."""
+
+    def __init__(self, url: str, *, pool_size: int = 4, statement_timeout_s: float = 60.0) -> None:
+        self.engine: AsyncEngine = create_async_engine(
+            async_url(url),
+            pool_size=pool_size,
+            max_overflow=2,
+            pool_timeout=30,
+            pool_pre_ping=False,  # a dead connection is a passing fault; the road retries it without a ping per batch
+            connect_args={
+                "timeout": 10,
+                "server_settings": {
+                    "jit": "off",
+                    "statement_timeout": str(int(statement_timeout_s * 1000)),
+                    "lock_timeout": "20000",
+                    "idle_in_transaction_session_timeout": "60000",
+                    "application_name": "yike",
+                },
+            },
+        )
+
+    def session(self) -> AsyncSession:
+        """A new session; use it as `async with … as session, session.begin():`."""
+        return AsyncSession(self.engine, expire_on_commit=False, autoflush=False)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.engine.dispose()
+
+
+def async_url(url: str) -> str:
+    """The DSN in SQLAlchemy's words for asyncpg."""
+    return url.replace("postgresql://", "postgresql+asyncpg://", 1)
+
+
+def is_passing(error: BaseException) -> bool:
+    """True when the same work may succeed later: connection lost, deadlock, serialisation, server away, disk full."""
+    if isinstance(error, (OSError, asyncio.TimeoutError)):
+        return True
+    if isinstance(error, DBAPIError):
+        if isinstance(getattr(error.orig, "__cause__", None), asyncpg.DataError):
+            return False  # asyncpg counts a value it cannot encode as an interface error; it will never fit
+        if error.connection_invalidated or isinstance(error, (InterfaceError, OperationalError)):
+            return True
+        state = sqlstate(error)
+        return state[:2] in _PASSING_CLASSES or state in _PASSING_STATES
+    return False
+
+
+def sqlstate(error: DBAPIError) -> str:
+    """The five-character SQLSTATE of a database error, or an empty text."""
+    original: Any = error.orig
+    return str(getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or "")

@@ -1,0 +1,166 @@
+"""Kafka as Yike uses it: every option that touches delivery is written out here and nowhere else."""
+
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from aiokafka.errors import KafkaError
+from aiokafka.helpers import create_ssl_context
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.message import KafkaAckableMessage
+from faststream.kafka.subscriber.usecase import BatchSubscriber
+from faststream.security import BaseSecurity, SASLScram512
+
+from shared.messaging.crash import crash_point
+from shared.messaging.progress import EXIT_STATUS
+from shared.settings import ClientSettings, Settings
+
+log = structlog.get_logger()
+
+# FastStream waits once for records and then sleeps once as long when there were none: this is half the idle latency.
+POLL_WAIT_MS: Final = 5
+GRACEFUL_TIMEOUT_S: Final = 30.0
+MAX_REQUEST_BYTES: Final = 1024 * 1024
+PRODUCER_BATCH_BYTES: Final = 256 * 1024
+
+
+def security(settings: ClientSettings) -> BaseSecurity | None:
+    """FastStream's security for these settings: SASL/SCRAM-SHA-512 and TLS, each if configured."""
+    context: ssl.SSLContext | None = create_ssl_context() if settings.kafka_tls else None
+    if settings.kafka_username:
+        return SASLScram512(
+            settings.kafka_username, settings.kafka_password, ssl_context=context, use_ssl=settings.kafka_tls
+        )
+    return BaseSecurity(ssl_context=context, use_ssl=True) if context else None
+
+
+def client_security(settings: ClientSettings) -> dict[str, Any]:
+    """The same for a bare aiokafka client."""
+    options: dict[str, Any] = {}
+    if settings.kafka_tls:
+        options["ssl_context"] = create_ssl_context()
+    if settings.kafka_username:
+        options |= {
+            "sasl_mechanism": "SCRAM-SHA-512",
+            "sasl_plain_username": settings.kafka_username,
+            "sasl_plain_password": settings.kafka_password,
+        }
+    tls, sasl = settings.kafka_tls, bool(settings.kafka_username)
+    options["security_protocol"] = ("SASL_" if sasl else "") + ("SSL" if tls else "PLAINTEXT")
+    return options
+
+
+def make_broker(settings: Settings, service: str) -> KafkaBroker:
+    """The FastStream broker of a service. Its producer is never used: everything goes through the outbox."""
+    return KafkaBroker(
+        settings.kafka,
+        client_id=f"yike-{service}",
+        request_timeout_ms=20_000,
+        metadata_max_age_ms=30_000,
+        acks="all",
+        enable_idempotence=True,
+        graceful_timeout=GRACEFUL_TIMEOUT_S,
+        apply_types=False,
+        security=security(settings),
+        allow_auto_create_topics=False,
+        logger=None,
+    )
+
+
+def subscribe(
+    broker: KafkaBroker,
+    settings: Settings,
+    service: str,
+    topics: list[str],
+    handle: Callable[[Sequence[ConsumerRecord[Any, Any]]], Awaitable[None]],
+) -> BatchSubscriber:
+    """Subscribes `service` to `topics`; `handle` gets every record of a poll and, when it returns, has committed it.
+
+    The offsets are committed here, after `handle`, once per poll: MANUAL means that nothing else ever does.
+    """
+
+    def keep_records(records: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaAckableMessage:
+        # FastStream's own parser decodes every header and fails on one that is not UTF-8; the road parses bodies itself.
+        assert subscriber.consumer is not None
+        return KafkaAckableMessage(raw_message=records, body=b"", consumer=subscriber.consumer)
+
+    async def keep_message(message: KafkaMessage) -> KafkaMessage:
+        return message
+
+    subscriber = broker.subscriber(
+        *(settings.namespace + topic for topic in topics),
+        batch=True,
+        batch_timeout_ms=POLL_WAIT_MS,
+        max_records=settings.poll_records,
+        group_id=f"{settings.namespace}yike-{service}",
+        ack_policy=AckPolicy.MANUAL,
+        auto_offset_reset="earliest",
+        isolation_level="read_uncommitted",  # nobody on the road uses Kafka transactions
+        session_timeout_ms=settings.session_timeout_ms,
+        heartbeat_interval_ms=settings.session_timeout_ms // 10,
+        max_poll_interval_ms=300_000,
+        fetch_max_wait_ms=100,
+        fetch_min_bytes=1,
+        fetch_max_bytes=16 * 1024 * 1024,
+        max_partition_fetch_bytes=2 * 1024 * 1024,
+        parser=keep_records,
+        decoder=keep_message,
+        no_reply=True,
+    )
+
+    async def poll(message: KafkaMessage) -> None:
+        records = message.raw_message
+        assert isinstance(records, tuple)
+        try:
+            await handle(records)
+        except Exception:
+            # Neither handled, retried nor parked: were the loop to go on, the next commit would skip these records.
+            log.exception("the road itself failed, this process ends", service=service)
+            os._exit(EXIT_STATUS)
+        try:
+            await message.ack()
+        except KafkaError as error:
+            # The database has the batch; whoever gets these records again finds them in the inbox.
+            log.warning("offsets not committed", service=service, error=repr(error))
+        crash_point("offset_commit")
+
+    subscriber(poll)
+    assert isinstance(subscriber, BatchSubscriber)
+    return subscriber
+
+
+def make_producer(settings: ClientSettings, service: str) -> AIOKafkaProducer:
+    """The relay's producer: acknowledged by all replicas, idempotent, in order."""
+    return AIOKafkaProducer(
+        bootstrap_servers=settings.kafka,
+        client_id=f"yike-{service}-relay",
+        acks="all",
+        enable_idempotence=True,
+        request_timeout_ms=20_000,
+        retry_backoff_ms=50,
+        linger_ms=0,
+        max_batch_size=PRODUCER_BATCH_BYTES,
+        max_request_size=MAX_REQUEST_BYTES,
+        compression_type="lz4",
+        metadata_max_age_ms=30_000,
+        **client_security(settings),
+    )
+
+
+def make_reader(settings: ClientSettings, **options: Any) -> AIOKafkaConsumer:
+    """A consumer without a group, for gateways and operators: it reads partitions it assigns to itself."""
+    return AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka,
+        client_id="yike-reader",
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=100,
+        metadata_max_age_ms=30_000,
+        **client_security(settings),
+        **options,
+    )

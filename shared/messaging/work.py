@@ -1,0 +1,230 @@
+"""The unit of work: what a handler may do. It loads, decides and collects; the road writes it all and commits once."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from sqlmodel import SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from shared.actors import Actor, Role, require, verify_token
+from shared.contracts import topics
+from shared.contracts.envelope import Command, Data, Event, Message, Problem, Reply, encode
+from shared.contracts.errors import ProblemBody, Refused
+from shared.ids import new_id
+from shared.keys import KeyRing
+from shared.messaging import metrics, sets
+from shared.messaging.trace import child_traceparent, new_traceparent
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES: Final = topics.MAX_MESSAGE_BYTES
+
+
+@dataclass(slots=True)
+class OutboxRow:
+    """A message to publish. `partition` only for an answer to one copy of a gateway."""
+
+    id: UUID
+    topic: str
+    key: str
+    partition: int | None
+    type: str
+    correlationid: UUID
+    replyto: str
+    traceparent: str
+    body: str
+    created_at: datetime
+
+
+@dataclass(slots=True)
+class TimerRow:
+    """A timer to set (`due_at` given) or to cancel (`due_at` None)."""
+
+    type: str
+    subject: str
+    id: UUID
+    due_at: datetime | None
+    data: str
+    key: str
+    correlationid: UUID
+    causationid: UUID | None
+    traceparent: str
+
+
+@dataclass(slots=True)
+class UnitOfWork:
+    """One transaction of one service. `now` is its time (the database's, see `shared/clock.py`)."""
+
+    service: str
+    session: AsyncSession
+    ring: KeyRing
+    now: datetime
+    outbox: list[OutboxRow] = field(default_factory=list)
+    timers: list[TimerRow] = field(default_factory=list)
+    replies: list[tuple[UUID, str]] = field(default_factory=list)
+
+    # --- sets of rows -------------------------------------------------------------------------------------------
+
+    async def load(
+        self,
+        model: type[SQLModel],
+        into: type[T],
+        keys: Collection[Any],
+        *,
+        by: Sequence[str] = (),
+        lock: bool = True,
+    ) -> dict[Any, T]:
+        """Rows by key, locked until the commit, in one statement; see `sets.load`."""
+        return await sets.load(self.session, model, into, keys, by=by, lock=lock)
+
+    async def load_all(
+        self,
+        model: type[SQLModel],
+        into: type[T],
+        keys: Collection[Any],
+        *,
+        by: Sequence[str] = (),
+        lock: bool = True,
+    ) -> list[T]:
+        """Rows whose `by` columns are among `keys` (a key may have many rows); see `sets.load_all`."""
+        return await sets.load_all(self.session, model, into, keys, by=by, lock=lock)
+
+    async def insert(self, model: type[SQLModel], rows: Sequence[Any], *, ignore_existing: bool = False) -> int:
+        """New rows in one statement; see `sets.insert`."""
+        return await sets.insert(self.session, model, rows, ignore_existing=ignore_existing)
+
+    async def update(self, model: type[SQLModel], rows: Iterable[Any], *names: str) -> None:
+        """Changed columns `names` of `rows` in one statement; see `sets.update`."""
+        await sets.update(self.session, model, rows, *names)
+
+    # --- who asks -----------------------------------------------------------------------------------------------
+
+    def actor(self, message: Message[Any], *roles: Role, subject: UUID | str | None = None) -> Actor:
+        """Who sent `message`, verified, in one of `roles`, and being `subject` where one is given.
+
+        Raises Refused: actor_unauthenticated, actor_forbidden.
+        """
+        actor = verify_token(self.ring, message.actortoken, now=self.now) if message.actortoken else None
+        return require(actor, *roles, subject=None if subject is None else str(subject))
+
+    # --- what goes out ------------------------------------------------------------------------------------------
+
+    def send(self, data: Command | Event, cause: Message[Any] | None, *, replyto: str = "", topic: str = "") -> UUID:
+        """Puts a command or event into the outbox, keyed by its contract's key; returns its message id.
+
+        `cause` is the message being handled; its correlation and trace go on. `topic` overrides the contract's.
+        """
+        return self._put(data, topic or data.TOPIC, data.partition_key, None, cause, replyto=replyto)
+
+    def reply(self, message: Message[Any], data: Reply, *, keep: bool = True) -> None:
+        """Answers `message`; the answer is kept with the inbox row and replayed if the same message comes again."""
+        if not message.replyto:
+            return
+        self._put(data, message.replyto, message.partitionkey, message.replypartition, message)
+        if keep:
+            self.replies.append((message.dedup_id, self.outbox[-1].body))
+
+    def repeat_reply(self, message: Message[Any], body: str) -> None:
+        """Sends the stored answer `body` again to who sent `message` again."""
+        self.outbox.append(
+            OutboxRow(
+                id=new_id(),
+                topic=message.replyto,
+                key=message.partitionkey,
+                partition=message.replypartition,
+                type=message.type,
+                correlationid=message.correlationid,
+                replyto="",
+                traceparent=child_traceparent(message.traceparent),
+                body=body,
+                created_at=self.now,
+            )
+        )
+
+    def refuse(self, message: Message[Any], refused: Refused, *, keep: bool = True) -> None:
+        """Answers `message` with a problem."""
+        metrics.REFUSED.labels(self.service, message.type, refused.code).inc()
+        self.reply(message, Problem(**ProblemBody.of(refused, message.type).model_dump()), keep=keep)
+
+    @contextmanager
+    def answering(self, message: Message[Any]) -> Iterator[None]:
+        """Turns a `Refused` raised inside into the answer; what was collected for the message inside is dropped."""
+        sizes = len(self.outbox), len(self.timers), len(self.replies)
+        try:
+            yield
+        except Refused as refused:
+            del self.outbox[sizes[0] :], self.timers[sizes[1] :], self.replies[sizes[2] :]
+            self.refuse(message, refused)
+
+    def set_timer(self, data: Command, due_at: datetime, cause: Message[Any], *, subject: str = "") -> None:
+        """Sends `data` at `due_at`. One timer per (type, subject); setting it again moves it. Subject: else the key."""
+        self.timers.append(
+            TimerRow(
+                type=data.TYPE,
+                subject=subject or data.partition_key,
+                id=new_id(),
+                due_at=due_at,
+                data=data.model_dump_json(),
+                key=data.partition_key,
+                correlationid=cause.correlationid,
+                causationid=cause.id,
+                traceparent=cause.traceparent,
+            )
+        )
+
+    def cancel_timer(self, command: type[Command], subject: object) -> None:
+        """Cancels the timer of `command` for `subject` if there is one. One that has fired already finds nothing due."""
+        self.timers.append(TimerRow(command.TYPE, str(subject), new_id(), None, "", "", new_id(), None, ""))
+
+    def _put(
+        self,
+        data: Data,
+        topic: str,
+        key: str,
+        partition: int | None,
+        cause: Message[Any] | None,
+        *,
+        replyto: str = "",
+    ) -> UUID:
+        if not data.TYPE or not topic:
+            raise TypeError(f"{type(data).__name__} has no type or no topic")
+        message_id = new_id()
+        correlation = cause.correlationid if cause else message_id
+        traceparent = child_traceparent(cause.traceparent) if cause else new_traceparent()
+        body = encode(
+            {
+                "specversion": "1.0",
+                "id": message_id,
+                "source": f"/yike/{self.service}",
+                "type": data.TYPE,
+                "time": self.now,
+                "subject": key,
+                "correlationid": correlation,
+                "causationid": cause.id if cause else None,
+                "partitionkey": key,
+                "traceparent": traceparent,
+                "replyto": replyto,
+                "data": data,
+            }
+        )
+        if len(body) > MAX_BODY_BYTES:
+            raise ValueError(f"{data.TYPE}: body of {len(body)} characters is over {MAX_BODY_BYTES} bytes")
+        self.outbox.append(
+            OutboxRow(
+                message_id,
+                topic,
+                key,
+                partition,
+                data.TYPE,
+                correlation,
+                replyto,
+                traceparent,
+                body,
+                self.now,
+            )
+        )
+        return message_id

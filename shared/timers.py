@@ -1,0 +1,116 @@
+"""Timers: what falls due becomes one message, through the outbox, whichever copy of the service sees it first."""
+
+import asyncio
+from typing import Final
+
+import structlog
+from sqlalchemy import text
+
+from shared.contracts.envelope import CONTRACTS, encode
+from shared.database import Database, is_passing
+from shared.messaging import metrics
+from shared.messaging.outbox import write_outbox
+from shared.messaging.relay import Relay
+from shared.messaging.trace import child_traceparent
+from shared.messaging.work import OutboxRow
+from shared.settings import Settings
+
+log = structlog.get_logger()
+
+POLL_S: Final = 0.5
+PURGE_EVERY_S: Final = 600.0
+PURGE_ROWS: Final = 20_000
+
+_DUE: Final = text("""
+DELETE FROM timers WHERE (type, subject) IN (
+  SELECT type, subject FROM timers WHERE due_at <= yike_now() ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED)
+RETURNING type, subject, id, data, key, correlationid, causationid, traceparent, due_at, yike_now() AS now
+""")
+
+_PURGES: Final = (
+    text("""DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox
+            WHERE sent_at < yike_now() - make_interval(days => :days) ORDER BY seq LIMIT :rows)"""),
+    text("""DELETE FROM inbox WHERE ctid = ANY(ARRAY(SELECT ctid FROM inbox
+            WHERE received_at < yike_now() - make_interval(days => :days) AND parked IS NULL LIMIT :rows))"""),
+)
+
+
+class Timers:
+    """Fires the due timers of one service and purges what is old."""
+
+    def __init__(self, settings: Settings, service: str, database: Database, relay: Relay) -> None:
+        self.settings = settings
+        self.service = service
+        self.database = database
+        self.relay = relay
+
+    async def run(self) -> None:
+        """Fires until cancelled. Passing faults are waited out."""
+        next_purge = asyncio.get_running_loop().time() + PURGE_EVERY_S
+        while True:
+            try:
+                fired = await self.fire()
+                if fired < self.settings.timer_rows:
+                    await asyncio.sleep(POLL_S)
+                if asyncio.get_running_loop().time() >= next_purge:
+                    await self.purge()
+                    next_purge = asyncio.get_running_loop().time() + PURGE_EVERY_S
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                log.warning("timers wait", service=self.service, error=str(error)[:300])
+                await asyncio.sleep(2 * POLL_S)
+
+    async def fire(self) -> int:
+        """One set of due timers: each row goes and its message is in the outbox, in one transaction. Returns how many.
+
+        SKIP LOCKED lets several copies fire different sets at the same time; a row fires for one of them only.
+        """
+        async with self.database.session() as session, session.begin():
+            rows = (await (await session.connection()).execute(_DUE, {"rows": self.settings.timer_rows})).all()
+            rows = sorted(rows, key=lambda row: row.due_at)
+            outbox: list[OutboxRow] = []
+            for row in rows:
+                contract = CONTRACTS[row.type]
+                trace = child_traceparent(row.traceparent)
+                body = encode(
+                    {
+                        "specversion": "1.0",
+                        "id": row.id,
+                        "source": f"/yike/{self.service}/timers",
+                        "type": row.type,
+                        "time": row.now,
+                        "subject": row.subject,
+                        "correlationid": row.correlationid,
+                        "causationid": row.causationid,
+                        "partitionkey": row.key,
+                        "traceparent": trace,
+                        "data": contract.model_validate_json(row.data),
+                    }
+                )
+                outbox.append(
+                    OutboxRow(
+                        id=row.id,
+                        topic=contract.TOPIC,
+                        key=row.key,
+                        partition=None,
+                        type=row.type,
+                        correlationid=row.correlationid,
+                        replyto="",
+                        traceparent=trace,
+                        body=body,
+                        created_at=row.now,
+                    )
+                )
+            await write_outbox(session, outbox)
+        if rows:
+            metrics.TIMERS_FIRED.labels(self.service).inc(len(rows))
+            self.relay.wake()
+        return len(rows)
+
+    async def purge(self) -> None:
+        """Deletes sent outbox rows and inbox rows older than `keep_sent_days`, a bounded number at a time."""
+        parameters = {"days": self.settings.keep_sent_days, "rows": PURGE_ROWS}
+        for statement in _PURGES:
+            async with self.database.session() as session, session.begin():
+                await (await session.connection()).execute(statement, parameters)
