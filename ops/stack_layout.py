@@ -133,9 +133,8 @@ async def prepare(
 
     `servers` None: those of `folder` are started. `suffix` ends every database's and role's name.
     """
-    folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    running = servers or await asyncio.to_thread(start_servers, folder, progress)
+    folder = _made(folder)
+    running = await asyncio.to_thread(start_servers, folder, progress) if servers is None else servers
     progress.step("databases", "making roles and databases")
     dsns = await create_databases(running.postgres_admin_dsn, PART_NAMES, suffix=suffix, passwords=given_passwords())
     for name, dsn in dsns.items():
@@ -160,6 +159,13 @@ async def prepare(
     )
     site.save(folder)
     return site
+
+
+def _made(folder: Path) -> Path:
+    """The absolute path of `folder`, which then exists."""
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def topics_in_words(report: TopicsReport) -> str:
@@ -307,7 +313,7 @@ class Stack:
         `namespace` before every topic and group, `suffix` behind every database: both isolate stacks on one pair of
         servers; `modules` by process, in place of its own; `fixed_ports` asks for the well-known ports first.
         """
-        folder = folder.absolute()
+        folder = _made(folder)
         shown = progress or Silent()
         site = await prepare(
             folder, progress=shown, servers=servers, namespace=namespace, suffix=suffix, fixed_ports=fixed_ports

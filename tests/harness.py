@@ -19,7 +19,7 @@ import pydantic_core
 import pytest
 from aiokafka import TopicPartition
 
-from ops.provision import ensure_topics, provision
+from ops.provision import create_databases, ensure_topics, upgrade
 from ops.stack.servers import Servers
 from shared import clock
 from shared.actors import Actor, issue_token
@@ -59,7 +59,7 @@ class Harness:
     async def running(self) -> AsyncIterator["Harness"]:
         """Databases, keys, topics, a gateway and a recorder of all topics."""
         generate_keys(self.folder / "keys", [*PARTICIPANTS, "ops"])
-        self.dsns = await provision(self.servers.postgres_admin_dsn, PARTICIPANTS, suffix=f"_{self.name}")
+        self.dsns = await create_databases(self.servers.postgres_admin_dsn, PARTICIPANTS, suffix=f"_{self.name}")
         wanted = [
             dataclasses.replace(topic, name=self.client_settings.namespace + topic.name, partitions=TEST_PARTITIONS)
             for topic in topics.ALL_TOPICS
@@ -93,6 +93,7 @@ class Harness:
             async with self.service(names[0], **changes), self.service(*names[1:], **changes) as last:
                 yield last
             return
+        await upgrade(names[0], self.dsns[names[0]])
         package = "ops.bank" if names[0] == "bank" else f"services.{names[0]}"
         handlers = importlib.import_module(f"{package}.handlers").handlers
         background = getattr(importlib.import_module(f"{package}.app"), "BACKGROUND", ())
@@ -103,9 +104,20 @@ class Harness:
     @asynccontextmanager
     async def run(self, service: Service) -> AsyncIterator[Service]:
         """Runs a service that the test has made."""
-        async with service.app.start_lifespan_context():
-            await self.until(lambda: service.consuming()[1] > 0)
+        stop = asyncio.Event()
+
+        async def live() -> None:
+            # A task of its own: pytest sets up and tears down in different ones, and a task group must not notice.
+            async with service.app.start_lifespan_context():
+                await stop.wait()
+
+        living = asyncio.create_task(live())
+        try:
+            await self.until(lambda: living.done() or service.consuming()[1] > 0)
             yield service
+        finally:
+            stop.set()
+            await living
 
     # --- publish ----------------------------------------------------------------------------------------------------
 

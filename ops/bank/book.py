@@ -157,10 +157,8 @@ class Book:
         """Why the bank cannot do it, or nothing."""
         if asked.kind == "collect":
             return "expired" if asked.valid_until is not None and asked.valid_until <= now else ""
-        if asked.kind == "payout" and not asked.counter_account:
-            return "counter_account_missing"
-        if asked.counter_account == asked.supervised_account:
-            return "same_account"
+        if asked.kind == "payout" and asked.counter_account in (OUTSIDE, asked.supervised_account):
+            return "counter_account_invalid"
         if asked.kind == "refund":
             came = [e for e in self.entries_of(asked.bank, asked.refund_of) if _came_in(e)]
             if not any(e.to_account == asked.supervised_account for e in came):

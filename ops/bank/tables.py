@@ -35,7 +35,7 @@ class EntryRow(Base, table=True):
         CheckConstraint("kind IN ('collect', 'payout', 'refund')", name="kind"),
         CheckConstraint("outcome IN ('accepted', 'paid', 'refused', 'returned')", name="outcome"),
         CheckConstraint("amount_fen > 0", name="positive"),
-        CheckConstraint("from_account <> to_account", name="two_sides"),
+        CheckConstraint("from_account <> to_account OR outcome = 'refused'", name="two_sides"),
         # What was paid back of one collection is summed before the next refund.
         Index("entries_refund_of", "bank", "refund_of", postgresql_where=text("refund_of <> ''")),
         # A statement (对账单) is asked for by time; rows come in that order.

@@ -145,7 +145,7 @@ def make_producer(settings: ClientSettings, service: str) -> AIOKafkaProducer:
         linger_ms=0,
         max_batch_size=PRODUCER_BATCH_BYTES,
         max_request_size=MAX_REQUEST_BYTES,
-        compression_type="lz4",
+        compression_type=None,  # two cores are spent on better things; a wide network wants lz4 (needs cramjam)
         metadata_max_age_ms=30_000,
         **client_security(settings),
     )

@@ -1,0 +1,70 @@
+"""What notify hears. `PayoutReturned` is left out on purpose: nobody's contact of an institution is known."""
+
+from collections.abc import Sequence
+
+from services.notify import codes, reminders, use_cases
+from shared.contracts.complaints import FilingMoved
+from shared.contracts.envelope import Message
+from shared.contracts.escrow import Refunded, Settled
+from shared.contracts.notify import CheckCode, SendCode, SetContact
+from shared.contracts.orders import ContractDrawn, LessonApplied, LessonObjected
+from shared.messaging.handlers import Handlers
+from shared.messaging.work import UnitOfWork
+
+handlers = Handlers("notify")
+
+
+@handlers.on(SendCode)
+async def on_send_code(work: UnitOfWork, messages: Sequence[Message[SendCode]]) -> None:
+    """A code by SMS. Public: whoever asks has no account yet, or is not signed in."""
+    await codes.send_codes(work, messages)
+
+
+@handlers.on(CheckCode)
+async def on_check_code(work: UnitOfWork, messages: Sequence[Message[CheckCode]]) -> None:
+    """A code as typed. A batch and not `each`: a wrong try is counted although the answer is a refusal."""
+    await codes.check_codes(work, messages)
+
+
+@handlers.on(SetContact)
+async def on_set_contact(work: UnitOfWork, messages: Sequence[Message[SetContact]]) -> None:
+    """The phone of an account, from orders."""
+    await use_cases.set_contacts(work, messages)
+
+
+@handlers.on(ContractDrawn)
+async def on_contract_drawn(work: UnitOfWork, messages: Sequence[Message[ContractDrawn]]) -> None:
+    """A contract waits for its signature."""
+    await use_cases.remind(work, [reminders.contract_waiting(message, work.now) for message in messages])
+
+
+@handlers.on(LessonApplied)
+async def on_lesson_applied(work: UnitOfWork, messages: Sequence[Message[LessonApplied]]) -> None:
+    """A lesson waits for its confirmation."""
+    await use_cases.remind(work, [reminders.lesson_waiting(message, work.now) for message in messages])
+
+
+@handlers.on(LessonObjected)
+async def on_lesson_objected(work: UnitOfWork, messages: Sequence[Message[LessonObjected]]) -> None:
+    """The guardian has answered: nothing is to be said, and what was to be said is overtaken."""
+    await use_cases.drop_answered(work, messages)
+
+
+@handlers.on(Settled)
+async def on_settled(work: UnitOfWork, messages: Sequence[Message[Settled]]) -> None:
+    """A lesson's fee was paid out; the lesson waits for nobody any more."""
+    await use_cases.drop_answered(work, messages)
+    await use_cases.remind(work, [reminders.lesson_settled(message, work.now) for message in messages])
+
+
+@handlers.on(Refunded)
+async def on_refunded(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
+    """The rest of an order went back to the guardian."""
+    await use_cases.remind(work, [reminders.order_refunded(message, work.now) for message in messages])
+
+
+@handlers.on(FilingMoved)
+async def on_filing_moved(work: UnitOfWork, messages: Sequence[Message[FilingMoved]]) -> None:
+    """A complaint moved on; an anonymous one has nobody to be told."""
+    found = [reminders.complaint_moved(message, work.now) for message in messages]
+    await use_cases.remind(work, [notice for notice in found if notice is not None])

@@ -1,0 +1,162 @@
+"""What is said: which event becomes which notice (提醒), and the wording of every SMS. Pure.
+
+The wording is neutral: what happened and what can be done, no praise and no offer. A provider with templates of its
+own fills them by the same purpose and params, so params are short.
+"""
+
+import unicodedata
+from collections.abc import Mapping
+from datetime import datetime, time, timedelta
+from types import MappingProxyType
+from typing import Any, Final
+
+from services.notify.domain import Cause, Notice
+from shared.contracts.complaints import FilingMoved
+from shared.contracts.envelope import Message
+from shared.contracts.escrow import Refunded, Settled
+from shared.contracts.orders import ContractDrawn, LessonApplied
+from shared.money import yuan
+from shared.working_days import shanghai
+
+SIGNATURE: Final = "【一课】"
+LIFETIME: Final = timedelta(days=30)
+"""A notice that could not be sent for so long (no contact, sender stopped) is dropped [ours]."""
+TITLE_CHARACTERS: Final = 20
+NAME_CHARACTERS: Final = 30
+"""Longest text of others in an SMS: providers cut or refuse longer ones, and a title is no place to advertise."""
+
+CONTRACT_WAITING: Final = "contract.waiting"
+LESSON_WAITING: Final = "lesson.waiting"
+LESSON_SETTLED: Final = "lesson.settled"
+ORDER_REFUNDED: Final = "order.refunded"
+COMPLAINT_MOVED: Final = "complaint.moved"
+COMPLAINT_OVERDUE: Final = "complaint.overdue"
+
+WORDING: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "code.sign_in": "您的登录验证码为{code}，{minutes}分钟内有效。请勿告知他人，非本人操作请忽略。",
+        CONTRACT_WAITING: "您购买的“{title}”培训服务合同待签署，请于{until}前登录查看并签署。",
+        LESSON_WAITING: (
+            "“{title}”第{lesson}课次已提交销课申请，请核对后于{until}前确认或提出异议，逾期未答复视为确认。"
+        ),
+        LESSON_SETTLED: "订单尾号{order}第{lesson}课次的费用{yuan}元已由监管银行拨付给培训机构，可登录查看明细。",
+        ORDER_REFUNDED: "订单尾号{order}的退费{yuan}元已由监管银行原路退回，到账时间以银行为准。",
+        COMPLAINT_MOVED: "您提交的{kind}（编号{number}）{state}，承办部门：{department}，电话：{hotline}。",
+        COMPLAINT_OVERDUE: (
+            "您提交的{kind}（编号{number}）超过规定期限尚未办结，已转督办，承办部门：{department}，电话：{hotline}。"
+        ),
+    }
+)
+"""The text of each purpose."""
+
+_KINDS: Final = {"complaint": "投诉", "report": "举报"}
+_STATES: Final = {
+    "submitted": "已登记",
+    "accepted": "已受理",
+    "rejected": "不予受理，可登录查看原因",
+    "transferred": "已移送其他部门办理",
+    "in_progress": "正在办理",
+    "mediated": "已调解办结",
+    "filed": "已立案处理",
+    "unfounded": "经核查未发现所反映的问题",
+    "terminated": "已终止办理，可登录查看原因",
+}
+
+
+def wording(purpose: str, params: Mapping[str, str]) -> str:
+    """The text of an SMS. Raises KeyError for a purpose or param that has no place in it."""
+    return SIGNATURE + WORDING[purpose].format_map(params)
+
+
+def cause_of(message: Message[Any]) -> Cause:
+    """What an SMS keeps of the message that led to it."""
+    return Cause(message.correlationid, message.id, message.traceparent)
+
+
+def contract_waiting(message: Message[ContractDrawn], now: datetime) -> Notice:
+    """合同待签署: once for an order, useless after `sign_by`."""
+    event = message.data
+    params = {"title": _short(event.title, TITLE_CHARACTERS), "until": _until(event.sign_by)}
+    return Notice(
+        event.account_id, CONTRACT_WAITING, str(event.order_id), params, event.sign_by, cause_of(message)
+    )
+
+
+def lesson_waiting(message: Message[LessonApplied], now: datetime) -> Notice:
+    """销课申请待确认: once for a lesson, with the time after which silence confirms."""
+    event = message.data
+    params = {
+        "title": _short(event.title, TITLE_CHARACTERS),
+        "lesson": str(event.lesson_no),
+        "until": _until(event.answer_by),
+    }
+    subject = lesson_subject(event.order_id, event.lesson_no)
+    return Notice(event.account_id, LESSON_WAITING, subject, params, event.answer_by, cause_of(message))
+
+
+def lesson_settled(message: Message[Settled], now: datetime) -> Notice:
+    """拨付: once for a lesson."""
+    event = message.data
+    params = {
+        "order": _tail(event.order_id),
+        "lesson": str(event.lesson_no),
+        "yuan": yuan(event.amount_fen),
+    }
+    subject = lesson_subject(event.order_id, event.lesson_no)
+    return Notice(event.account_id, LESSON_SETTLED, subject, params, now + LIFETIME, cause_of(message))
+
+
+def order_refunded(message: Message[Refunded], now: datetime) -> Notice:
+    """退费: once for an order, because it goes back in one sum."""
+    event = message.data
+    params = {"order": _tail(event.order_id), "yuan": yuan(event.amount_fen)}
+    return Notice(
+        event.account_id, ORDER_REFUNDED, str(event.order_id), params, now + LIFETIME, cause_of(message)
+    )
+
+
+def complaint_moved(message: Message[FilingMoved], now: datetime) -> Notice | None:
+    """投诉进展: once for each state of a filing, once more when it is overdue in it. None: nobody is known to tell."""
+    event = message.data
+    if event.account_id is None:
+        return None
+    params = {
+        "kind": _KINDS[event.kind],
+        "number": _short(event.number, NAME_CHARACTERS),
+        "state": _STATES[event.state],
+        "department": _short(event.department, NAME_CHARACTERS),
+        "hotline": _short(event.hotline, NAME_CHARACTERS),
+    }
+    purpose = COMPLAINT_OVERDUE if event.overdue else COMPLAINT_MOVED
+    subject = f"{event.filing_id}/{event.state}"
+    return Notice(event.account_id, purpose, subject, params, now + LIFETIME, cause_of(message))
+
+
+def lesson_subject(order_id: object, lesson_no: int) -> str:
+    """The subject of what concerns one lesson."""
+    return f"{order_id}/{lesson_no}"
+
+
+def _tail(order_id: object) -> str:
+    """What a parent finds an order by in an SMS: its last six characters."""
+    return str(order_id)[-6:].upper()
+
+
+def _short(text: str, most: int) -> str:
+    """Text of others, on one line, without invisible characters and quotation marks, at most `most` characters long."""
+    # The categories C (control, format, private use) and Z (blanks of all kinds) of Unicode.
+    visible = ("" if unicodedata.category(c)[0] == "C" else " " if unicodedata.category(c)[0] == "Z" else c for c in text)
+    plain = " ".join("".join(visible).translate(_NO_QUOTES).split())
+    return plain if len(plain) <= most else plain[: most - 1] + "…"
+
+
+_NO_QUOTES: Final = str.maketrans("", "", "“”\"【】")
+
+
+def _until(moment: datetime) -> str:
+    """A deadline on the Shanghai clock. Midnight is the end of the day before: that is how people read it."""
+    local = shanghai(moment)
+    if local.time() == time():
+        day = local.date() - timedelta(days=1)
+        return f"{day.month}月{day.day}日24时"
+    return f"{local.month}月{local.day}日{local:%H:%M}"
