@@ -37,7 +37,15 @@ class Service:
         self.progress = Progress()
         self.relay = Relay(settings, self.name, self.database)
         self.timers = Timers(settings, self.name, self.database, self.relay)
-        self.consumer = Consumer(handlers, self.database, self.ring, self.progress, self.relay.wake, settings.namespace)
+        self.consumer = Consumer(
+            handlers,
+            self.database,
+            self.ring,
+            self.progress,
+            self.relay.wake,
+            namespace=settings.namespace,
+            region=settings.region,
+        )
         self.broker = make_broker(settings, self.name)
         self.subscriber = subscribe(self.broker, settings, self.name, handlers.topics(), self.consumer.handle)
         self._background = background

@@ -19,10 +19,10 @@ Name = Literal[
     "accept_first",
     "return_after",
 ]
-"""slow: answers after `seconds`. refuse: refuses with `reason`. unknown: does it and says it does not know. silent: does
-it and says nothing. repeat: says the result twice. pay_twice: pays twice, under two references. wrong_amount: collects
-`delta_fen` more or less. accept_first: accepts now, pays after `seconds`. return_after: what it paid comes back after
-`seconds` (退票)."""
+"""slow: answers after `seconds`. refuse: refuses with `reason`. unknown: does it and says it does not know.
+silent: does it and says nothing. repeat: says the result twice. pay_twice: pays twice, under two references.
+wrong_amount: collects `delta_fen` more or less. accept_first: accepts now, pays after `seconds`.
+return_after: what it paid comes back after `seconds` (退票)."""
 
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 KINDS_OF: Final[dict[Name, frozenset[InstructionKind]]] = {
@@ -56,9 +56,7 @@ class Behaviour:
         return (self.order_id is None, -len(self.number_prefix), not self.kind, self.id)
 
 
-def meet(
-    active: Sequence[Behaviour], asked: Instruct, message_id: UUID, *, known: bool
-) -> Behaviour | None:
+def meet(active: Sequence[Behaviour], asked: Instruct, message_id: UUID, *, known: bool) -> Behaviour | None:
     """The behaviour that meets this instruction, one time of it used up. `known`: its number was done before.
 
     The percentage is decided by message id: a message tried again meets the same, an instruction asked again may not.

@@ -74,9 +74,7 @@ class Said:
 class Book:
     """The part of the book that a batch needs. Changes are in `written` (entries) and `changed` (accounts)."""
 
-    def __init__(
-        self, accounts: Iterable[Account], entries: Iterable[Entry], refunds: Iterable[Entry] = ()
-    ) -> None:
+    def __init__(self, accounts: Iterable[Account], entries: Iterable[Entry], refunds: Iterable[Entry] = ()) -> None:
         self._accounts: dict[Key, Account] = {(a.bank, a.account): a for a in accounts}
         self._entries: dict[Key, list[Entry]] = {}
         self._refunds: dict[Key, list[Entry]] = {}
@@ -133,7 +131,7 @@ class Book:
 
     def _begin(self, asked: Instruct, behaviour: Behaviour | None, now: datetime, said: Said) -> None:
         name = behaviour.name if behaviour else ""
-        first = _first(asked)
+        first = _first(asked, now)
         reason = self._fault(asked, now)
         if behaviour and name == "refuse" and not reason:
             reason = behaviour.reason or "refused_by_bank"
@@ -166,7 +164,7 @@ class Book:
             left = sum(e.amount_fen for e in came) - self._paid_back(asked.bank, asked.refund_of)
             if asked.amount_fen > left:
                 return "refund_exceeds_collection"
-        return self._shortage(_first(asked), asked.amount_fen)
+        return self._shortage(_first(asked, now), asked.amount_fen)
 
     def _shortage(self, entry: Entry, amount_fen: int) -> str:
         if entry.from_account == OUTSIDE or self._balance(entry.bank, entry.from_account) >= amount_fen:
@@ -281,8 +279,8 @@ def _came_in(entry: Entry) -> bool:
     return entry.kind == "collect" and entry.outcome == "paid"
 
 
-def _first(asked: Instruct) -> Entry:
-    """The instruction in the form of an entry: from where to where."""
+def _first(asked: Instruct, now: datetime) -> Entry:
+    """The instruction in the form of an entry: from where to where. A form only, it is never written."""
     supervised = asked.supervised_account
     return Entry(
         bank=asked.bank,
@@ -297,7 +295,7 @@ def _first(asked: Instruct) -> Entry:
         refund_of=asked.refund_of if asked.kind == "refund" else "",
         reference="",
         reason="",
-        happened_at=datetime.min,
+        happened_at=now,
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ops.bank.behaviour import Name
@@ -153,7 +152,10 @@ async def unsolicited(
     number: str = "",
     order_id: UUID | None = None,
 ) -> Result:
-    """Money comes in that nobody asked for; the running bank tells of it. A `number` known already: once more for it."""
+    """Money comes in that nobody asked for, and the running bank tells of it.
+
+    With a `number` known already (of an order): money for it once more, or late.
+    """
     number = number or f"X{new_id().hex[:29]}"
     database = Database(dsn, pool_size=1)
     try:
@@ -198,9 +200,7 @@ def _spoken(result: Result, moment: datetime) -> OutboxRow:
             "data": result,
         }
     )
-    return OutboxRow(
-        message_id, result.TOPIC, key, None, result.TYPE, message_id, "", traceparent, body, moment
-    )
+    return OutboxRow(message_id, result.TOPIC, key, None, result.TYPE, message_id, "", traceparent, body, moment)
 
 
 @asynccontextmanager

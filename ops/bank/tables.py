@@ -1,15 +1,22 @@
 """The tables of the stand-in bank: accounts, entries, behaviours."""
 
 from datetime import datetime
+from typing import ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Double, Index, SmallInteger, Text, UniqueConstraint, text
-from sqlmodel import Field
+from sqlalchemy import BigInteger, CheckConstraint, Double, Index, MetaData, SmallInteger, Text, UniqueConstraint, text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
 
-from shared.tables import UTC_TIME, service_metadata, table_base
+from shared.tables import UTC_TIME, service_metadata
 
 metadata = service_metadata()
-Base = table_base(metadata)
+
+
+class Base(SQLModel, registry=registry(metadata=metadata)):
+    """The tables of the bank stand in its own metadata."""
+
+    metadata: ClassVar[MetaData] = metadata
 
 
 class AccountRow(Base, table=True):

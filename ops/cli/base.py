@@ -33,7 +33,7 @@ console: Final = Console(highlight=False)
 error_console: Final = Console(stderr=True, highlight=False)
 
 
-class Fault(Exception):
+class CommandError(Exception):
     """A command cannot do what was asked. In: what is wrong, what to do about it, the exit status."""
 
     def __init__(self, what: str, hint: str = "", status: int = FOUND) -> None:
@@ -77,13 +77,16 @@ class Common:
             yield shown
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Goes on if `yes` was given or a person at a terminal says so. Raises Fault otherwise."""
+        """Goes on if `yes` was given or a person at a terminal says so. Raises CommandError otherwise."""
         if yes:
             return
         if self.json or not sys.stdin.isatty():
-            raise Fault(f"{question} Nobody is there to say yes.", "Say it with --yes.", WRONG_CALL)
+            raise CommandError(f"{question} Nobody is there to say yes.", "Say it with --yes.", WRONG_CALL)
         if console.input(f"{escape(question)} [y/N] ").strip().lower() not in ("y", "yes"):
-            raise Fault("Nothing was done.", status=INTERRUPTED)
+            raise CommandError("Nothing was done.", status=INTERRUPTED)
+
+
+USUAL: Final = Common()
 
 
 def plain(value: Any) -> Any:

@@ -3,26 +3,26 @@
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
-from ops.cli.base import NO_STACK, Fault
+from ops.cli.base import NO_STACK, CommandError
 from shared.contracts import topics
 from shared.messaging.broker import client_security, make_reader
 from shared.settings import ClientSettings
 
-Record = ConsumerRecord[Any, Any]
+Record: TypeAlias = "ConsumerRecord[Any, Any]"
 TIMEOUT_MS: Final = 20_000
 POLL_MS: Final = 200
 
 
 @asynccontextmanager
 async def reading(settings: ClientSettings) -> AsyncIterator[AIOKafkaConsumer]:
-    """A reader that knows all topics. Raises Fault when Kafka does not answer."""
+    """A reader that knows all topics. Raises CommandError when Kafka does not answer."""
     reader = make_reader(settings)
     try:
         await reader.start()
@@ -38,7 +38,7 @@ async def reading(settings: ClientSettings) -> AsyncIterator[AIOKafkaConsumer]:
 
 @asynccontextmanager
 async def administering(settings: ClientSettings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """An admin client. Raises Fault when Kafka does not answer."""
+    """An admin client. Raises CommandError when Kafka does not answer."""
     admin = AIOKafkaAdminClient(
         bootstrap_servers=settings.kafka, request_timeout_ms=TIMEOUT_MS, **client_security(settings)
     )
@@ -53,8 +53,8 @@ async def administering(settings: ClientSettings) -> AsyncIterator[AIOKafkaAdmin
         await admin.close()
 
 
-def _unreachable(settings: ClientSettings, error: KafkaError) -> Fault:
-    return Fault(f"Kafka does not answer at {settings.kafka}: {error}", "Is it up? `yike status`", NO_STACK)
+def _unreachable(settings: ClientSettings, error: KafkaError) -> CommandError:
+    return CommandError(f"Kafka does not answer at {settings.kafka}: {error}", "Is it up? `yike status`", NO_STACK)
 
 
 def partitions(reader: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
@@ -99,9 +99,7 @@ class Lag:
     uncommitted: int
 
 
-async def lag_of(
-    admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer, settings: ClientSettings, service: str
-) -> Lag:
+async def lag_of(admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer, settings: ClientSettings, service: str) -> Lag:
     """The lag of one service: end of each partition less what the group committed, or less its beginning."""
     group = f"{settings.namespace}yike-{service}"
     committed = {

@@ -3,19 +3,21 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
 import asyncpg.connection
 
-from ops.cli.base import NO_STACK, Common, Fault
+from ops.cli.base import NO_STACK, CommandError, Common
 from ops.provision import database_name
 from ops.stack_layout import PART_NAMES, Site
+from shared.clock import get_offset
 from shared.settings import ClientSettings
 
-Connection = asyncpg.connection.Connection[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.connection.Connection[asyncpg.Record]"
 
 
 class Found:
@@ -29,7 +31,7 @@ class Found:
 
     @property
     def site(self) -> Site:
-        """What `yike up` or the demo has written down. Raises Fault when there was none in this folder."""
+        """What `yike up` or the demo has written down. Raises CommandError when there was none in this folder."""
         if self._site is None:
             raise self._nothing("YIKE_KAFKA and YIKE_POSTGRES")
         return self._site
@@ -72,12 +74,17 @@ class Found:
         return self._site.keys
 
     @property
+    def keys_to_make(self) -> Path:
+        """Where missing keys go: YIKE_KEYS, or the folder of a stack that may not exist yet."""
+        return Path(os.environ.get("YIKE_KEYS") or self._folder / "keys")
+
+    @property
     def may_move_clock(self) -> bool:
         """Only the clock of a PostgreSQL that was started for this very stack is nobody else's."""
         return bool(self._site and self._site.embedded and not self._given_postgres)
 
-    def _nothing(self, settings: str) -> Fault:
-        return Fault(
+    def _nothing(self, settings: str) -> CommandError:
+        return CommandError(
             f"There is no stack in {self._folder}.",
             f"Start one with `yike up`, name its folder with --home or YIKE_HOME, or set {settings}.",
             NO_STACK,
@@ -86,12 +93,14 @@ class Found:
 
 @asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator[Connection]:
-    """A connection to one database. Raises Fault when it does not answer."""
+    """A connection to one database. Raises CommandError when it does not answer."""
     try:
         connection = await asyncpg.connect(dsn, timeout=10)
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         where = urlsplit(dsn).path.lstrip("/")
-        raise Fault(f"PostgreSQL does not let us into {where}: {error}", "Is it up? `yike status`", NO_STACK) from None
+        raise CommandError(
+            f"PostgreSQL does not let us into {where}: {error}", "Is it up? `yike status`", NO_STACK
+        ) from None
     try:
         yield connection
     finally:
@@ -99,13 +108,23 @@ async def connected(dsn: str) -> AsyncIterator[Connection]:
 
 
 async def rows(dsn: str, query: str, *arguments: Any) -> list[asyncpg.Record]:
-    """The rows of one query."""
+    """The rows of one query; none where the tables were never made: such a service has said and heard nothing."""
     async with connected(dsn) as connection:
-        return list(await connection.fetch(query, *arguments))
+        try:
+            return list(await connection.fetch(query, *arguments))
+        except asyncpg.UndefinedTableError:
+            return []
+
+
+async def clock_now(admin_dsn: str) -> datetime:
+    """The one clock's time: PostgreSQL's, plus the offset of a demo or test stack."""
+    async with connected(admin_dsn) as connection:
+        now: datetime = await connection.fetchval("SELECT now()")
+    return now + await get_offset(admin_dsn)
 
 
 def check_service(name: str) -> str:
-    """`name`, if a process is called so. Raises Fault."""
+    """`name`, if a process is called so. Raises CommandError."""
     if name not in PART_NAMES:
-        raise Fault(f"No service is called {name!r}.", f"There are {', '.join(PART_NAMES)}.", 2)
+        raise CommandError(f"No service is called {name!r}.", f"There are {', '.join(PART_NAMES)}.", 2)
     return name

@@ -13,9 +13,10 @@ from uuid import UUID
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 
 from ops.cli import kafka
-from ops.cli.base import DONE, NOT_FOUND, Common, Fault, age, local, table, yuan
+from ops.cli.base import DONE, NOT_FOUND, USUAL, CommandError, Common, age, local, table, yuan
 from ops.cli.site import Found, rows
 from ops.stack_layout import PART_NAMES
 from shared.contracts import topics
@@ -26,7 +27,8 @@ SELECT seq, id, topic, type, body, created_at, sent_at FROM outbox WHERE key = $
 """
 WHAT_CHARACTERS: Final = 60
 VALUE_CHARACTERS: Final = 36
-LONGEST_KEPT_DAYS: Final = 30
+CLOCK_MOVED: Final = timedelta(seconds=30)
+"""Clocks further apart than this were moved apart; less is an ordinary difference."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,15 @@ class Said:
 
 
 async def timeline(
-    order: UUID, *, common: Common = Common(), requests: Annotated[bool, Parameter(negative="--no-requests")] = True
+    order: UUID, *, common: Common = USUAL, requests: Annotated[bool, Parameter(negative="--no-requests")] = True
 ) -> int:
     """Show all messages about one order, in the order in which they were said.
 
     Reads the outboxes of all services by key, and the requests of gateways from the partition of that key. Messages
     older than the outboxes keep them (30 days) are gone; requests stay on their topics for 7 days.
 
-    Examples
-    --------
+    For example:
+
         yike timeline 0199a0c4-7a5e-7cc1-9a8e-4d1f6f0f2b11
         yike timeline 0199a0c4-7a5e-7cc1-9a8e-4d1f6f0f2b11 --json
 
@@ -71,7 +73,7 @@ async def timeline(
     asked = await _from_topics(found, str(order)) if requests else []
     said = in_order(told, asked)
     if not said:
-        raise Fault(f"Nobody has said anything about {order}.", "Is it the id of an order?", NOT_FOUND)
+        raise CommandError(f"Nobody has said anything about {order}.", "Is it the id of an order?", NOT_FOUND)
     common.show(said, lambda console: _draw(console, order, said))
     return DONE
 
@@ -164,7 +166,7 @@ def _shifted(request: Said, told: list[Said]) -> datetime:
     witness = min(caused or dated, key=distance)
     assert witness.made_at is not None
     ahead = witness.at - witness.made_at
-    moved = request.at + (ahead if abs(ahead) > timedelta(seconds=30) else timedelta(0))
+    moved = request.at + (ahead if abs(ahead) > CLOCK_MOVED else timedelta(0))
     return min([moved, *(one.at for one in caused)])
 
 
@@ -195,10 +197,11 @@ def _short(value: Any) -> str:
 
 
 def _draw(console: Console, order: UUID, said: list[Said]) -> None:
-    lines = table(f"{len(said)} messages about {order}", "time", "since first", "service", "type", "what", right=["since first"])
+    columns = ("time", "since first", "service", "type", "what")
+    lines = table(f"{len(said)} messages about {order}", *columns, right=["since first"])
     for one in said:
         since = f"{one.ms} ms" if one.ms < 100_000 else age(one.ms / 1000)
         kind = one.type if one.published else f"{one.type} [yellow](not yet published)[/yellow]"
         service = f"[cyan]{one.service}[/cyan]" if one.service.startswith("gateway") else one.service
-        lines.add_row(f"{one.at.astimezone():%H:%M:%S.%f}"[:-3] if False else local(one.at), since, service, kind, one.what)
+        lines.add_row(local(one.at), since, service, kind, escape(one.what))
     console.print(lines)

@@ -46,7 +46,7 @@ _LESSONS: Final = TypeAdapter(tuple[LessonTime, ...])
 
 @dataclass(slots=True)
 class Seller:
-    """What a sale needs to know of an institution. Licences are in force from `licensed_from` until `licensed_until`."""
+    """What a sale needs to know of an institution; its licences are in force from the one time until the other."""
 
     institution_id: UUID
     uscc: str
@@ -78,7 +78,7 @@ class Institution(Seller):
 
 @dataclass(slots=True, frozen=True)
 class InstitutionChange:
-    """One row of an institution's history: what it became, why, by whose hand, when. `disclosure` where that changed."""
+    """One row of an institution's history: what it became, why, by whose hand, when; the disclosure if it changed."""
 
     institution_id: UUID
     change_no: int
@@ -143,25 +143,31 @@ def _checked_uscc(code: str, override_reason: str) -> str:
         raise
 
 
-def refuse_other_registration(known: Institution, ask: RegisterInstitution) -> None:
-    """Nothing if `known` was registered by the same request before, else Refused institution_exists."""
+def refuse_other_registration(known: Institution, first: InstitutionChange | None, ask: RegisterInstitution) -> None:
+    """Nothing if `known`, whose history begins with `first`, was registered by the same request, else Refused.
+
+    institution_exists: its id, code or name is taken.
+    """
     same = (
         known.institution_id == ask.institution_id
         and known.uscc == fold_uscc(ask.uscc)
         and (known.name, known.district, known.category) == (ask.name, ask.district, ask.category)
+        and first is not None
+        and Disclosure.model_validate(first.disclosure) == ask.disclosure
     )
     if not same:
-        raise Refused("institution_exists", "统一社会信用代码、名称或编号已登记", institution_id=str(known.institution_id))
+        detail = "统一社会信用代码、名称或编号已登记"
+        raise Refused("institution_exists", detail, institution_id=str(known.institution_id))
 
 
 def undisclosed(disclosure: Disclosure, now: datetime) -> list[FieldError]:
-    """What is missing of a full disclosure (公示), one fault for each part [seed]."""
+    """What is missing of a full disclosure (公示), one fault for each part [seed]; licences must be in force."""
     missing: list[tuple[str, str]] = []
     if not disclosure.licences:
         missing.append(("licences", "未公示办学许可证或登记证照"))
     for number, licence in enumerate(disclosure.licences):
-        if licence.valid_until <= max(licence.valid_from, now):
-            missing.append((f"licences.{number}.valid_until", f"证照 {licence.number} 已过有效期"))
+        if not licence.valid_from <= now < licence.valid_until:
+            missing.append((f"licences.{number}", f"证照 {licence.number} 不在有效期内"))
     if not disclosure.teachers:
         missing.append(("teachers", "未公示教师及其资质"))
     for name, part in (("venue", "培训场所"), ("materials", "培训材料"), ("fee_standard", "收费标准")):

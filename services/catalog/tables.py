@@ -1,19 +1,25 @@
 """The tables of catalog."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, Text, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, MetaData, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlmodel import Field
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
 
-from shared.tables import UTC_TIME, service_metadata, table_base
+from shared.tables import UTC_TIME, service_metadata
 
 metadata = service_metadata()
-Base = table_base(metadata)
 
 _CATEGORIES = "category IN ('学科', '科技', '文化艺术', '体育')"
+
+
+class Base(SQLModel, registry=registry(metadata=metadata)):
+    """The tables of this service stand in its own metadata."""
+
+    metadata: ClassVar[MetaData] = metadata
 
 
 class InstitutionRow(Base, table=True):
@@ -29,7 +35,8 @@ class InstitutionRow(Base, table=True):
         CheckConstraint("state IN ('applied', 'listed', 'suspended', 'closed')", name="state"),
         CheckConstraint(_CATEGORIES, name="category"),
         CheckConstraint(
-            "state <> 'listed' OR (account IS NOT NULL AND licensed_from < licensed_until)", name="listed_disclosed"
+            "state <> 'listed' OR (account IS NOT NULL AND licensed_from IS NOT NULL AND licensed_until IS NOT NULL)",
+            name="listed_disclosed",
         ),
         CheckConstraint("changes > 0", name="has_history"),
     )
@@ -81,8 +88,6 @@ class CourseRow(Base, table=True):
         CheckConstraint("reserved >= 0 AND taken >= 0 AND reserved + taken <= seats", name="not_oversold"),
         CheckConstraint("price_fen > 0", name="priced"),
         CheckConstraint(_CATEGORIES, name="category"),
-        # Every batch changes two numbers of a popular course: room for the new version on the same page.
-        {"postgresql_with": {"fillfactor": 80}},
     )
 
     course_id: UUID = Field(primary_key=True)
@@ -115,7 +120,6 @@ class ReservationRow(Base, table=True):
         CheckConstraint("state IN ('reserved', 'taken', 'given_back', 'expired')", name="state"),
         CheckConstraint("state = 'given_back' OR course_id IS NOT NULL", name="of_course"),
         CheckConstraint("course_id IS NULL OR (expires_at IS NOT NULL AND account IS NOT NULL)", name="offered"),
-        {"postgresql_with": {"fillfactor": 80}},
     )
 
     order_id: UUID = Field(primary_key=True)

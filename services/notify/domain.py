@@ -184,9 +184,7 @@ class Cause:
     traceparent: str
 
 
-def code_sms(
-    sms_id: UUID, challenge: Challenge, recipient: str, code: str, minutes: int, cause: Cause
-) -> Sms:
+def code_sms(sms_id: UUID, challenge: Challenge, recipient: str, code: str, minutes: int, cause: Cause) -> Sms:
     """The SMS with the (encrypted) code of `challenge`: at once, at any hour, and not after the code has expired."""
     return Sms(
         id=sms_id,

@@ -4,6 +4,7 @@ The wording is neutral: what happened and what can be done, no praise and no off
 own fills them by the same purpose and params, so params are short.
 """
 
+import hashlib
 import unicodedata
 from collections.abc import Mapping
 from datetime import datetime, time, timedelta
@@ -77,9 +78,7 @@ def contract_waiting(message: Message[ContractDrawn], now: datetime) -> Notice:
     """合同待签署: once for an order, useless after `sign_by`."""
     event = message.data
     params = {"title": _short(event.title, TITLE_CHARACTERS), "until": _until(event.sign_by)}
-    return Notice(
-        event.account_id, CONTRACT_WAITING, str(event.order_id), params, event.sign_by, cause_of(message)
-    )
+    return Notice(event.account_id, CONTRACT_WAITING, str(event.order_id), params, event.sign_by, cause_of(message))
 
 
 def lesson_waiting(message: Message[LessonApplied], now: datetime) -> Notice:
@@ -110,13 +109,14 @@ def order_refunded(message: Message[Refunded], now: datetime) -> Notice:
     """退费: once for an order, because it goes back in one sum."""
     event = message.data
     params = {"order": _tail(event.order_id), "yuan": yuan(event.amount_fen)}
-    return Notice(
-        event.account_id, ORDER_REFUNDED, str(event.order_id), params, now + LIFETIME, cause_of(message)
-    )
+    return Notice(event.account_id, ORDER_REFUNDED, str(event.order_id), params, now + LIFETIME, cause_of(message))
 
 
 def complaint_moved(message: Message[FilingMoved], now: datetime) -> Notice | None:
-    """投诉进展: once for each state of a filing, once more when it is overdue in it. None: nobody is known to tell."""
+    """投诉进展: once for each state of a filing in one department's hands, once more when it is overdue in it.
+
+    None: an anonymous one, nobody is known to tell.
+    """
     event = message.data
     if event.account_id is None:
         return None
@@ -128,7 +128,8 @@ def complaint_moved(message: Message[FilingMoved], now: datetime) -> Notice | No
         "hotline": _short(event.hotline, NAME_CHARACTERS),
     }
     purpose = COMPLAINT_OVERDUE if event.overdue else COMPLAINT_MOVED
-    subject = f"{event.filing_id}/{event.state}"
+    # A filing may be transferred, and accepted, more than once; each department's step is told.
+    subject = f"{event.filing_id}/{event.state}/{hashlib.sha256(event.department.encode()).hexdigest()[:8]}"
     return Notice(event.account_id, purpose, subject, params, now + LIFETIME, cause_of(message))
 
 
@@ -144,13 +145,14 @@ def _tail(order_id: object) -> str:
 
 def _short(text: str, most: int) -> str:
     """Text of others, on one line, without invisible characters and quotation marks, at most `most` characters long."""
-    # The categories C (control, format, private use) and Z (blanks of all kinds) of Unicode.
-    visible = ("" if unicodedata.category(c)[0] == "C" else " " if unicodedata.category(c)[0] == "Z" else c for c in text)
-    plain = " ".join("".join(visible).translate(_NO_QUOTES).split())
+    # Unicode's categories C: control, format, private use. Line breaks are among them, so blanks are folded first.
+    one_line = " ".join(text.split())
+    visible = "".join(character for character in one_line if unicodedata.category(character)[0] != "C")
+    plain = visible.translate(_NO_QUOTES)
     return plain if len(plain) <= most else plain[: most - 1] + "…"
 
 
-_NO_QUOTES: Final = str.maketrans("", "", "“”\"【】")
+_NO_QUOTES: Final = str.maketrans("", "", '“”"【】')
 
 
 def _until(moment: datetime) -> str:

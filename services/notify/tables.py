@@ -1,17 +1,23 @@
 """The tables of notify. Phones and codes are encrypted; what is looked up stands there as a keyed hash."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, Text, UniqueConstraint
+from sqlalchemy import CheckConstraint, Index, MetaData, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlmodel import Field
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
 
-from shared.tables import UTC_TIME, service_metadata, table_base
+from shared.tables import UTC_TIME, service_metadata
 
 metadata = service_metadata()
-Base = table_base(metadata)
+
+
+class Base(SQLModel, registry=registry(metadata=metadata)):
+    """The tables of this service stand in its own metadata."""
+
+    metadata: ClassVar[MetaData] = metadata
 
 
 class ContactRow(Base, table=True):

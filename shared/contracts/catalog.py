@@ -100,6 +100,23 @@ class RegisterInstitution(
     disclosure: Disclosure
 
 
+class UpdateDisclosure(
+    Request,
+    type="catalog.institution.disclose.v1",
+    topic=_REQUESTS,
+    key="institution_id",
+    reply=InstitutionView,
+):
+    """The authority enters what is disclosed from now on, whole: a part that was missing, a renewed licence.
+
+    Refused with what is missing where a listed institution would no longer disclose all; never of a closed one.
+    """
+
+    institution_id: UUID
+    disclosure: Disclosure
+    reason: Reason
+
+
 class SetInstitutionState(
     Request,
     type="catalog.institution.set_state.v1",
@@ -107,7 +124,10 @@ class SetInstitutionState(
     key="institution_id",
     reply=InstitutionView,
 ):
-    """The authority lists (all disclosed), suspends or closes an institution, with a reason."""
+    """The authority lists (all disclosed), suspends or closes an institution, with a reason.
+
+    applied → listed → suspended → listed or closed; an application that is turned down is closed too [ours].
+    """
 
     institution_id: UUID
     state: Literal["listed", "suspended", "closed"]
@@ -141,6 +161,7 @@ class CourseView(Reply, type="catalog.course.view.v1"):
     institution_id: UUID
     institution_name: str
     title: str
+    description: str = ""
     category: Category
     online: bool
     district: str
@@ -174,14 +195,21 @@ class ShowCourse(Request, type="catalog.course.show.v1", topic=_REQUESTS, key="c
 
 
 class CoursePage(Reply, type="catalog.course.page.v1"):
-    """A page of courses; `next_after` is given where there are more."""
+    """A page of courses. `next_after` is given where there may be more: a page can be short, even empty, before that.
+
+    One page looks at a bounded number of courses and holds a bounded number of bytes.
+    """
 
     courses: tuple[CourseView, ...]
     next_after: UUID | None = None
 
 
 class SearchCourses(Request, type="catalog.course.search.v1", topic=_REQUESTS, reply=CoursePage):
-    """Courses of listed institutions by district, category and words of the title; paged by course id."""
+    """Courses of listed institutions by district, category and words of the title (all of them); paged by course id.
+
+    The greatest ids, which are the newest courses, come first. Courses that have begun are left out, except where one
+    institution's are asked for.
+    """
 
     district: Annotated[str, Field(max_length=100)] = ""
     category: Category | None = None

@@ -59,6 +59,7 @@ CODES: dict[str, ErrorCode] = {
     "course_lead_time": ErrorCode("不得早于开课前 1 个月收费", 422),
     "course_promotion_forbidden": ErrorCode("不得以预付优惠、买赠等方式促销", 422),
     "course_full": ErrorCode("课程名额已满", 409, retryable=True),
+    "course_not_on_sale": ErrorCode("课程尚未开始报名", 409, retryable=True),
     "course_started": ErrorCode("课程已开课，不能再购买", 409),
     "seat_unknown": ErrorCode("未找到该名额", 404),
     "seat_expired": ErrorCode("名额保留已超时", 409),

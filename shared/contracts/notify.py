@@ -46,7 +46,11 @@ class SendCode(Request, type="notify.code.send.v1", topic=_REQUESTS, key="challe
 
 
 class CodeChecked(Reply, type="notify.code.checked.v1"):
-    """The code was right. `proof` is signed by notify, for orders only, valid 5 minutes; the phone in it is sealed."""
+    """The code was right. `proof` is signed by notify, for orders only, valid 5 minutes.
+
+    Its claims: `challenge_id`, and `phone`, the `jwe` text of a Sealed[Phone] to orders (E.164). It may be shown more
+    than once while it lives: who must not accept it twice remembers the challenge.
+    """
 
     challenge_id: UUID
     proof: Annotated[str, Field(repr=False)]

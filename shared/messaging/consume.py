@@ -72,9 +72,11 @@ class Consumer:
         progress: Progress,
         wake_relay: Callable[[], None],
         namespace: str = "",
+        region: str = "changzhou",
     ) -> None:
         self.handlers = handlers
         self.namespace = namespace
+        self.region = region
         self.service = handlers.service
         self.database = database
         self.ring = ring
@@ -201,7 +203,7 @@ class Consumer:
             clock = self._stage("inbox", clock)
             crash_point("inbox")
 
-            work = UnitOfWork(self.service, session, self.ring, claimed.now)
+            work = UnitOfWork(self.service, session, self.ring, claimed.now, self.region)
             fresh = [item for item in first.values() if item.claim.id in claimed.new]
             letters = {item.claim.id: self._park(work, item, failure) for item in fresh if item.poison or failure}
             handled = [item.message for item in fresh if item.message and item.claim.id not in letters]

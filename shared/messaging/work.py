@@ -57,12 +57,13 @@ class TimerRow:
 
 @dataclass(slots=True)
 class UnitOfWork:
-    """One transaction of one service. `now` is its time (the database's, see `shared/clock.py`)."""
+    """One transaction of one service. `now` is its time (see `shared/clock.py`), `region` whose policy applies."""
 
     service: str
     session: AsyncSession
     ring: KeyRing
     now: datetime
+    region: str = "changzhou"
     outbox: list[OutboxRow] = field(default_factory=list)
     timers: list[TimerRow] = field(default_factory=list)
     replies: list[tuple[UUID, str]] = field(default_factory=list)

@@ -16,8 +16,8 @@ def upgrade() -> None:
         sa.Column("bank", sa.String(40), nullable=False),
         sa.Column("account", sa.String(100), nullable=False),
         sa.Column("balance_fen", sa.BigInteger, nullable=False),
-        sa.PrimaryKeyConstraint("bank", "account", name="accounts_pkey"),
-        sa.CheckConstraint("balance_fen >= 0", name="accounts_no_overdraft_check"),
+        sa.PrimaryKeyConstraint("bank", "account", name=op.f("accounts_pkey")),
+        sa.CheckConstraint("balance_fen >= 0", name=op.f("accounts_no_overdraft_check")),
     )
     op.create_table(
         "entries",
@@ -34,18 +34,16 @@ def upgrade() -> None:
         sa.Column("reference", sa.String(100), nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("happened_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("bank", "number", "step", name="entries_pkey"),
-        sa.UniqueConstraint("reference", name="entries_reference_key"),
-        sa.CheckConstraint("kind IN ('collect', 'payout', 'refund')", name="entries_kind_check"),
+        sa.PrimaryKeyConstraint("bank", "number", "step", name=op.f("entries_pkey")),
+        sa.UniqueConstraint("reference", name=op.f("entries_reference_key")),
+        sa.CheckConstraint("kind IN ('collect', 'payout', 'refund')", name=op.f("entries_kind_check")),
         sa.CheckConstraint(
-            "outcome IN ('accepted', 'paid', 'refused', 'returned')", name="entries_outcome_check"
+            "outcome IN ('accepted', 'paid', 'refused', 'returned')", name=op.f("entries_outcome_check")
         ),
-        sa.CheckConstraint("amount_fen > 0", name="entries_positive_check"),
-        sa.CheckConstraint("from_account <> to_account OR outcome = 'refused'", name="entries_two_sides_check"),
+        sa.CheckConstraint("amount_fen > 0", name=op.f("entries_positive_check")),
+        sa.CheckConstraint("from_account <> to_account OR outcome = 'refused'", name=op.f("entries_two_sides_check")),
     )
-    op.create_index(
-        "entries_refund_of", "entries", ["bank", "refund_of"], postgresql_where=sa.text("refund_of <> ''")
-    )
+    op.create_index("entries_refund_of", "entries", ["bank", "refund_of"], postgresql_where=sa.text("refund_of <> ''"))
     op.create_index("entries_happened_at", "entries", ["happened_at"], postgresql_using="brin")
     op.create_table(
         "behaviours",
@@ -59,14 +57,14 @@ def upgrade() -> None:
         sa.Column("seconds", sa.Double, nullable=False),
         sa.Column("delta_fen", sa.BigInteger, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="behaviours_pkey"),
-        sa.CheckConstraint("percentage BETWEEN 1 AND 100", name="behaviours_percentage_check"),
-        sa.CheckConstraint("times_left >= 0", name="behaviours_times_left_check"),
-        sa.CheckConstraint("seconds >= 0", name="behaviours_seconds_check"),
+        sa.PrimaryKeyConstraint("id", name=op.f("behaviours_pkey")),
+        sa.CheckConstraint("percentage BETWEEN 1 AND 100", name=op.f("behaviours_percentage_check")),
+        sa.CheckConstraint("times_left >= 0", name=op.f("behaviours_times_left_check")),
+        sa.CheckConstraint("seconds >= 0", name=op.f("behaviours_seconds_check")),
         sa.CheckConstraint(
             "name IN ('slow', 'refuse', 'unknown', 'silent', 'repeat', 'pay_twice', 'wrong_amount', 'accept_first', "
             "'return_after')",
-            name="behaviours_name_check",
+            name=op.f("behaviours_name_check"),
         ),
     )
     op.create_index(

@@ -5,6 +5,7 @@ Written out whole: what a migration makes must not change when the code does.
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0001"
 down_revision = None
@@ -20,6 +21,7 @@ HOT_STORAGE = (
 def upgrade() -> None:
     create_road()
     create_families()
+    create_purchases()
 
 
 def downgrade() -> None:
@@ -134,4 +136,58 @@ def create_families() -> None:
         sa.PrimaryKeyConstraint("account_id", "version", name=op.f("signers_pkey")),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.account_id"], name=op.f("signers_account_id_fkey")),
         sa.CheckConstraint("version > 0", name=op.f("signers_version_check")),
+    )
+
+
+def create_purchases() -> None:
+    """Purchases and their lessons."""
+    op.create_table(
+        "purchases",
+        sa.Column("order_id", sa.Uuid(), nullable=False),
+        sa.Column("account_id", sa.Uuid(), nullable=False),
+        sa.Column("child_id", sa.Uuid(), nullable=False),
+        sa.Column("course_id", sa.Uuid(), nullable=False),
+        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("reason", sa.String(length=40), nullable=False),
+        sa.Column("act_by", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("placed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("institution_id", sa.Uuid(), nullable=True),
+        sa.Column("title", sa.String(length=100), nullable=False),
+        sa.Column("price_fen", sa.BigInteger(), nullable=False),
+        sa.Column("lessons", sa.Integer(), nullable=False),
+        sa.Column("offer", JSONB(), nullable=True),
+        sa.Column("contract", sa.Text(), nullable=False),
+        sa.Column("contract_sha256", sa.String(length=64), nullable=False),
+        sa.Column("signer_version", sa.Integer(), nullable=False),
+        sa.Column("signed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("method", sa.String(length=20), nullable=False),
+        sa.CheckConstraint(
+            "state IN ('placed', 'to_sign', 'to_pay', 'paying', 'held', 'enrolled', 'cancelling', 'refunding', 'ended')",
+            name=op.f("purchases_state_check"),
+        ),
+        sa.CheckConstraint("price_fen >= 0 AND lessons >= 0", name=op.f("purchases_not_negative_check")),
+        sa.PrimaryKeyConstraint("order_id", name=op.f("purchases_pkey")),
+    )
+    op.create_index("purchases_account_id", "purchases", ["account_id"], unique=False)
+    op.create_table(
+        "lessons",
+        sa.Column("order_id", sa.Uuid(), nullable=False),
+        sa.Column("lesson_no", sa.Integer(), nullable=False),
+        sa.Column("starts_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("price_fen", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.String(length=10), nullable=False),
+        sa.Column("confirmed_by", sa.String(length=10), nullable=False),
+        sa.Column("applied_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("answer_by", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("answered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("objection", sa.Text(), nullable=False),
+        sa.CheckConstraint(
+            "(state IN ('confirmed', 'paid_out')) = (confirmed_by <> '')", name=op.f("lessons_confirmed_check")
+        ),
+        sa.CheckConstraint("confirmed_by IN ('', 'guardian', 'silence')", name=op.f("lessons_confirmed_by_check")),
+        sa.CheckConstraint(
+            "state IN ('planned', 'applied', 'confirmed', 'objected', 'paid_out')", name=op.f("lessons_state_check")
+        ),
+        sa.PrimaryKeyConstraint("order_id", "lesson_no", name=op.f("lessons_pkey")),
     )

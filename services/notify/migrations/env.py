@@ -1,0 +1,6 @@
+"""Alembic for notify."""
+
+from services.notify.tables import metadata
+from shared.migrations_env import run
+
+run(metadata)

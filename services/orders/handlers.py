@@ -1,0 +1,11 @@
+"""All that orders hears: the handlers of its three parts."""
+
+from services.orders.families.handlers import handlers as families
+from services.orders.lessons.handlers import handlers as lessons
+from services.orders.purchases.handlers import handlers as purchases
+from shared.messaging.handlers import Handlers
+
+handlers = Handlers("orders")
+handlers.include(families)
+handlers.include(purchases)
+handlers.include(lessons)

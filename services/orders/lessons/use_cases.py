@@ -1,0 +1,198 @@
+"""What happens to lessons: load those of the batch, decide each, write them once."""
+
+import functools
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from services.orders.lessons import domain
+from services.orders.lessons.domain import Lesson
+from services.orders.lessons.tables import LessonRow
+from services.orders.purchases.domain import Purchase
+from services.orders.purchases.tables import PurchaseRow
+from shared.contracts import topics
+from shared.contracts.envelope import Data, Message
+from shared.contracts.errors import Refused
+from shared.contracts.escrow import PayoutReturned, ReleaseLesson, Settled
+from shared.contracts.orders import (
+    ApplyLesson,
+    ConfirmLesson,
+    LessonAnswer,
+    LessonApplied,
+    LessonDeadline,
+    LessonObjected,
+    ObjectLesson,
+)
+from shared.contracts.types import LessonTime
+from shared.messaging.work import UnitOfWork
+from shared.money import lesson_price_fen
+from shared.policy import policy_for
+from shared.working_days import add_working_days, shanghai
+
+D = TypeVar("D", bound=Data)
+Decide = Callable[[Message[D], Lesson, Purchase], bool]
+"""Decides one message on one lesson; False when it changed nothing."""
+
+CHANGING: Final = ("state", "confirmed_by", "applied_at", "answer_by", "answered_at", "objection")
+
+
+def planned(order_id: UUID, price_fen: int, plan: Sequence[dict[str, Any]]) -> list[Lesson]:
+    """The lessons of a new enrolment, as the contract's plan has them."""
+    times = [LessonTime.model_validate(lesson) for lesson in plan]
+    return [
+        Lesson(
+            order_id=order_id,
+            lesson_no=time.lesson_no,
+            starts_at=time.starts_at,
+            ends_at=time.ends_at,
+            price_fen=lesson_price_fen(price_fen, len(times), time.lesson_no),
+        )
+        for time in times
+    ]
+
+
+@functools.lru_cache(maxsize=64)
+def _answer_by(region: str, category: str, day: date, now_of_day: datetime) -> datetime:
+    days = policy_for(region, category, day).confirm_silence_working_days
+    return add_working_days(now_of_day, days)
+
+
+def answer_by(region: str, category: str, now: datetime) -> datetime:
+    """By when a guardian must answer: N working days on (7 unless the region says else, 15 at most) [law]."""
+    local = shanghai(now)
+    return _answer_by(region, category, local.date(), local.replace(hour=0, minute=0, second=0, microsecond=0))
+
+
+async def apply_lessons(work: UnitOfWork, messages: Sequence[Message[ApplyLesson]]) -> None:
+    """Institutions file lessons as taught: each waits for its guardian."""
+
+    def decide(message: Message[ApplyLesson], lesson: Lesson, purchase: Purchase) -> bool:
+        work.actor(message, "institution", subject=purchase.institution_id)
+        assert purchase.offer is not None
+        due = answer_by(work.region, purchase.offer["category"], work.now)
+        applied = domain.apply(lesson, due, work.now)
+        if applied:
+            assert purchase.institution_id is not None
+            work.set_timer(
+                LessonDeadline(order_id=lesson.order_id, lesson_no=lesson.lesson_no),
+                due,
+                message,
+                subject=_subject(lesson),
+            )
+            work.send(
+                LessonApplied(
+                    order_id=lesson.order_id,
+                    account_id=purchase.account_id,
+                    institution_id=purchase.institution_id,
+                    lesson_no=lesson.lesson_no,
+                    title=purchase.title,
+                    answer_by=due,
+                ),
+                message,
+            )
+        work.reply(message, _answer(lesson))
+        return applied
+
+    await _each_lesson(work, messages, decide)
+
+
+async def confirm_lessons(work: UnitOfWork, messages: Sequence[Message[ConfirmLesson]]) -> None:
+    """Guardians confirm: the fees are released."""
+
+    def decide(message: Message[ConfirmLesson], lesson: Lesson, purchase: Purchase) -> bool:
+        work.actor(message, "guardian", subject=purchase.account_id)
+        confirmed = domain.confirm(lesson, "guardian", work.now)
+        if confirmed:
+            work.cancel_timer(LessonDeadline, _subject(lesson))
+            _release(work, lesson, message)
+        work.reply(message, _answer(lesson))
+        return confirmed
+
+    await _each_lesson(work, messages, decide)
+
+
+async def object_to_lessons(work: UnitOfWork, messages: Sequence[Message[ObjectLesson]]) -> None:
+    """Guardians object."""
+
+    def decide(message: Message[ObjectLesson], lesson: Lesson, purchase: Purchase) -> bool:
+        work.actor(message, "guardian", subject=purchase.account_id)
+        objected = domain.object_to(lesson, message.data.reason, work.now)
+        if objected:
+            assert purchase.institution_id is not None
+            work.cancel_timer(LessonDeadline, _subject(lesson))
+            work.send(
+                LessonObjected(
+                    order_id=lesson.order_id,
+                    account_id=purchase.account_id,
+                    institution_id=purchase.institution_id,
+                    lesson_no=lesson.lesson_no,
+                    reason=lesson.objection,
+                ),
+                message,
+            )
+        work.reply(message, _answer(lesson))
+        return objected
+
+    await _each_lesson(work, messages, decide)
+
+
+async def deadlines(work: UnitOfWork, messages: Sequence[Message[LessonDeadline]]) -> None:
+    """Guardians have not answered: that is a confirmation, marked as silence."""
+
+    def decide(message: Message[LessonDeadline], lesson: Lesson, purchase: Purchase) -> bool:
+        if not domain.silent(lesson, work.now):
+            return False
+        domain.confirm(lesson, "silence", work.now)
+        _release(work, lesson, message)
+        return True
+
+    await _each_lesson(work, messages, decide)
+
+
+async def settled(work: UnitOfWork, messages: Sequence[Message[Settled]]) -> None:
+    """Fees were paid out."""
+    await _each_lesson(work, messages, lambda message, lesson, purchase: domain.paid_out(lesson))
+
+
+async def payouts_returned(work: UnitOfWork, messages: Sequence[Message[PayoutReturned]]) -> None:
+    """Paid fees came back."""
+    await _each_lesson(work, messages, lambda message, lesson, purchase: domain.came_back(lesson))
+
+
+def _release(work: UnitOfWork, lesson: Lesson, cause: Message[Any]) -> None:
+    command = ReleaseLesson(order_id=lesson.order_id, lesson_no=lesson.lesson_no)
+    work.send(command, cause, replyto=topics.replies("orders"))
+
+
+def _subject(lesson: Lesson) -> str:
+    return f"{lesson.order_id}:{lesson.lesson_no}"
+
+
+def _answer(lesson: Lesson) -> LessonAnswer:
+    return LessonAnswer(
+        order_id=lesson.order_id,
+        lesson_no=lesson.lesson_no,
+        state=lesson.state,
+        answer_by=lesson.answer_by,
+    )
+
+
+async def _each_lesson(work: UnitOfWork, messages: Sequence[Message[Any]], decide: Decide[Any]) -> None:
+    """Decides the messages one by one, in order, and writes the lessons that changed at once."""
+    keys = {(message.data.order_id, message.data.lesson_no) for message in messages}
+    lessons = await work.load(LessonRow, Lesson, keys)
+    purchases = await work.load(PurchaseRow, Purchase, {order_id for order_id, _ in keys}, lock=False)
+    changed: dict[tuple[UUID, int], Lesson] = {}
+    for message in messages:
+        with work.answering(message):
+            key = (message.data.order_id, message.data.lesson_no)
+            purchase = purchases.get(key[0])
+            if purchase is None:
+                raise Refused("order_unknown")
+            lesson = lessons.get(key)
+            if lesson is None:
+                raise Refused("lesson_unknown", lessons=purchase.lessons)
+            if decide(message, lesson, purchase):
+                changed[key] = lesson
+    await work.update(LessonRow, changed.values(), *CHANGING)

@@ -1,0 +1,1 @@
+"""A purchase: placed → reserved → contract drawn → signed → paid into escrow → enrolled; see `saga.py`."""

@@ -1,0 +1,72 @@
+"""The contract (GF-2021-2604, 中小学生校外培训服务合同), filled from frozen data. Its SHA-256 is what is signed."""
+
+import hashlib
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from services.orders.families.queries import ContractParties
+from shared.contracts.catalog import SeatReserved
+from shared.documents import mask
+from shared.keys import KeyRing
+from shared.money import yuan
+from shared.sealing import decrypt_at_rest, encrypt_at_rest
+from shared.working_days import shanghai
+
+FORM = "GF-2021-2604"
+
+
+class StoredContract(BaseModel):
+    """The text as signed, and which passages of it must not be shown outside it."""
+
+    model_config = ConfigDict(frozen=True)
+    text: str
+    secrets: tuple[str, ...]
+
+
+def draw(offer: SeatReserved, parties: ContractParties, order_id: object, now: datetime) -> StoredContract:
+    """The contract for one purchase: parties, lesson plan, price, supervised account and refund terms, all frozen."""
+    plan = "\n".join(
+        f"  第{lesson.lesson_no}课 {shanghai(lesson.starts_at):%Y-%m-%d %H:%M}-{shanghai(lesson.ends_at):%H:%M}"
+        for lesson in offer.lessons
+    )
+    terms = offer.refund_terms
+    text = f"""中小学生校外培训服务合同（{FORM}）
+合同编号：{order_id}
+订立时间：{shanghai(now):%Y-%m-%d %H:%M}
+甲方（培训机构）：{offer.institution_name}　统一社会信用代码：{offer.institution_uscc}
+乙方（监护人）：{parties.signer_name}　{parties.signer_document}
+　　电话：{parties.signer_phone}　地址：{parties.signer_address}
+学员：{parties.child_name}　{parties.child_document}
+一、培训项目：{offer.title}（{offer.category}，{"线上" if offer.online else "线下"}，{offer.district}）
+二、课时安排（共 {len(offer.lessons)} 课时）：
+{plan}
+三、培训费用：人民币 {yuan(offer.price_fen)} 元，一次性存入监管账户：
+　　{offer.account.bank} {offer.account.supervised_account}。每课经乙方确认后由监管银行拨付该课费用（一课一销）。
+四、退费：付款后 {terms.full_refund_days} 日内且未上课的全额退费；
+　　此后按未上课时退费，违约金 {terms.penalty_basis_points} 个基点。
+五、因甲方原因不能履行的，未消课时费用全额退还，不作扣除。
+"""
+    secrets = (parties.child_document, parties.signer_document, parties.signer_phone, parties.signer_address)
+    return StoredContract(text=text, secrets=secrets)
+
+
+def sha256_of(contract: StoredContract) -> str:
+    """What the signature covers: SHA-256 of the whole text in UTF-8, in hexadecimal."""
+    return hashlib.sha256(contract.text.encode()).hexdigest()
+
+
+def encrypted(ring: KeyRing, contract: StoredContract) -> str:
+    """The contract as stored."""
+    return encrypt_at_rest(ring, contract)
+
+
+def shown(ring: KeyRing, stored: str) -> str:
+    """The contract as it may travel: its secrets masked."""
+    if not stored:
+        return ""
+    contract = decrypt_at_rest(ring, stored, StoredContract)
+    text = contract.text
+    for secret in sorted(contract.secrets, key=len, reverse=True):
+        text = text.replace(secret, mask(secret))
+    return text

@@ -1,0 +1,291 @@
+"""What happens to purchases: load those of the batch, move each along the saga, write them once."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import structlog
+
+from services.orders.families.queries import contract_parties, families_of
+from services.orders.lessons.tables import LessonRow
+from services.orders.lessons.use_cases import planned
+from services.orders.purchases import contract, saga
+from services.orders.purchases.domain import Purchase, choose_payment, require_state, sign
+from services.orders.purchases.queries import view
+from services.orders.purchases.tables import PurchaseRow
+from shared.contracts.catalog import SeatReserved, SeatTaken
+from shared.contracts.envelope import Data, Message, Problem
+from shared.contracts.errors import FieldError, Refused
+from shared.contracts.escrow import Held, PaymentFailed, Refunded
+from shared.contracts.orders import (
+    CancelPurchase,
+    ContractDrawn,
+    PayPurchase,
+    PlacePurchase,
+    PurchaseDeadline,
+    PurchaseEnrolled,
+    SignContract,
+)
+from shared.messaging.work import UnitOfWork
+from shared.policy import policy_for
+from shared.working_days import shanghai
+
+log = structlog.get_logger()
+
+D = TypeVar("D", bound=Data)
+Move = Callable[[UnitOfWork, Purchase, Message[D]], bool]
+"""Moves one purchase for one message; False when it changed nothing."""
+
+CHANGING: Final = (
+    "state",
+    "reason",
+    "act_by",
+    "institution_id",
+    "title",
+    "price_fen",
+    "lessons",
+    "offer",
+    "contract",
+    "contract_sha256",
+    "signer_version",
+    "signed_at",
+    "method",
+)
+MISSING_ZH: Final = {"child": "请先添加孩子信息", "signer": "请先填写合同签订人信息"}
+
+
+async def place(work: UnitOfWork, messages: Sequence[Message[PlacePurchase]]) -> None:
+    """Guardians buy: each needs a child and a signer; catalog is asked for the seat."""
+    purchases = await work.load(PurchaseRow, Purchase, {message.data.order_id for message in messages})
+    families = await families_of(work.session, {message.data.account_id for message in messages})
+    new: list[Purchase] = []
+    for message in messages:
+        with work.answering(message):
+            ask = message.data
+            work.actor(message, "guardian", subject=ask.account_id)
+            known = purchases.get(ask.order_id)
+            if known is not None:
+                if (known.account_id, known.course_id) != (ask.account_id, ask.course_id):
+                    raise Refused("order_exists")
+                work.reply(message, view(known))
+                continue
+            family = families[ask.account_id]
+            if family.missing:
+                errors = [FieldError(field=name, message=MISSING_ZH[name], code="missing") for name in family.missing]
+                raise Refused("profile_incomplete", "；".join(error.message for error in errors), errors=errors)
+            child_id = ask.child_id or next(iter(family.children))
+            if child_id not in family.children:
+                raise Refused("child_unknown")
+            purchase = Purchase(ask.order_id, ask.account_id, child_id, ask.course_id, "placed", "", None, work.now)
+            saga.enter(work, purchase, "placed", message)
+            work.reply(message, view(purchase))
+            purchases[ask.order_id] = purchase
+            new.append(purchase)
+    await work.insert(PurchaseRow, new)
+
+
+async def reserved(work: UnitOfWork, messages: Sequence[Message[SeatReserved]]) -> None:
+    """Seats are kept: the contracts are drawn, with price, plan and refund terms frozen in them."""
+    purchases = await _purchases_of(work, messages)
+    families = await families_of(work.session, {purchase.account_id for purchase in purchases.values()})
+    changed: dict[UUID, Purchase] = {}
+    for message in messages:
+        offer = message.data
+        purchase = purchases.get(offer.order_id)
+        if purchase is None or purchase.state != "placed":
+            continue  # given up meanwhile: the seat was given back with that
+        family = families[purchase.account_id]
+        drawn = contract.draw(
+            offer, contract_parties(work.ring, family, purchase.child_id), purchase.order_id, work.now
+        )
+        purchase.institution_id = offer.institution_id
+        purchase.title = offer.title
+        purchase.price_fen = offer.price_fen
+        purchase.lessons = len(offer.lessons)
+        purchase.offer = offer.model_dump(mode="json")
+        purchase.contract = contract.encrypted(work.ring, drawn)
+        purchase.contract_sha256 = contract.sha256_of(drawn)
+        purchase.signer_version = family.signer.version if family.signer else 0
+        saga.enter(work, purchase, "to_sign", message, act_by=offer.expires_at)
+        work.send(
+            ContractDrawn(
+                order_id=purchase.order_id,
+                account_id=purchase.account_id,
+                institution_id=offer.institution_id,
+                title=offer.title,
+                contract_sha256=purchase.contract_sha256,
+                sign_by=offer.expires_at,
+            ),
+            message,
+        )
+        changed[purchase.order_id] = purchase
+    await work.update(PurchaseRow, changed.values(), *CHANGING)
+
+
+async def sign_contracts(work: UnitOfWork, messages: Sequence[Message[SignContract]]) -> None:
+    """Guardians sign."""
+
+    def move(work: UnitOfWork, purchase: Purchase, message: Message[SignContract]) -> bool:
+        work.actor(message, "guardian", subject=purchase.account_id)
+        signed = sign(purchase, message.data.contract_sha256, work.now)
+        if signed:
+            saga.enter(work, purchase, "to_pay", message)
+        work.reply(message, view(purchase))
+        return signed
+
+    await _each_purchase(work, messages, move)
+
+
+async def pay(work: UnitOfWork, messages: Sequence[Message[PayPurchase]]) -> None:
+    """Guardians choose how to pay: escrow is asked to collect, and the seat is kept as long as the bank may take."""
+
+    def move(work: UnitOfWork, purchase: Purchase, message: Message[PayPurchase]) -> bool:
+        work.actor(message, "guardian", subject=purchase.account_id)
+        chosen = choose_payment(purchase, message.data.method)
+        if chosen:
+            assert purchase.offer is not None
+            policy = policy_for(work.region, purchase.offer["category"], shanghai(work.now).date())
+            counter = message.data.method == "bank_counter"
+            seconds = policy.counter_payment_window_seconds if counter else policy.payment_window_seconds
+            act_by = work.now + timedelta(seconds=seconds) + saga.GRACE
+            saga.enter(work, purchase, "paying", message, act_by=act_by)
+        work.reply(message, view(purchase))
+        return chosen
+
+    await _each_purchase(work, messages, move)
+
+
+async def cancel(work: UnitOfWork, messages: Sequence[Message[CancelPurchase]]) -> None:
+    """Guardians give a purchase up before it is paid."""
+
+    def move(work: UnitOfWork, purchase: Purchase, message: Message[CancelPurchase]) -> bool:
+        work.actor(message, "guardian", subject=purchase.account_id)
+        given_up = purchase.state not in ("cancelling", "ended")
+        if given_up:
+            require_state(purchase, "placed", "to_sign", "to_pay", "paying")
+            saga.refused(work, purchase, "cancelled", message)
+        work.reply(message, view(purchase))
+        return given_up
+
+    await _each_purchase(work, messages, move)
+
+
+async def held(work: UnitOfWork, messages: Sequence[Message[Held]]) -> None:
+    """The money is in escrow: the seat is taken."""
+
+    def move(work: UnitOfWork, purchase: Purchase, message: Message[Held]) -> bool:
+        if purchase.state != "paying":
+            return False  # being cancelled: escrow sends it back on the cancellation that is on its way
+        saga.enter(work, purchase, "held", message)
+        return True
+
+    await _each_purchase(work, messages, move)
+
+
+async def payment_failed(work: UnitOfWork, messages: Sequence[Message[PaymentFailed]]) -> None:
+    """The money will not come."""
+
+    def move(work: UnitOfWork, purchase: Purchase, message: Message[PaymentFailed]) -> bool:
+        if purchase.state not in ("paying", "cancelling"):
+            return False
+        saga.end(work, purchase, message.data.reason, message)
+        return True
+
+    await _each_purchase(work, messages, move)
+
+
+async def refunded(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
+    """The money is back with the guardian."""
+
+    def move(work: UnitOfWork, purchase: Purchase, message: Message[Refunded]) -> bool:
+        if purchase.state not in ("cancelling", "refunding"):
+            return False
+        saga.end(work, purchase, "refunded", message)
+        return True
+
+    await _each_purchase(work, messages, move)
+
+
+async def seat_taken(work: UnitOfWork, messages: Sequence[Message[SeatTaken]]) -> None:
+    """The child is in the course: its lessons are planned as the contract says."""
+    new_lessons: list[Any] = []
+
+    def move(work: UnitOfWork, purchase: Purchase, message: Message[SeatTaken]) -> bool:
+        if purchase.state != "held":
+            return False
+        assert purchase.offer is not None
+        assert purchase.institution_id is not None
+        saga.enter(work, purchase, "enrolled", message)
+        new_lessons.extend(planned(purchase.order_id, purchase.price_fen, purchase.offer["lessons"]))
+        work.send(
+            PurchaseEnrolled(
+                order_id=purchase.order_id,
+                account_id=purchase.account_id,
+                institution_id=purchase.institution_id,
+                course_id=purchase.course_id,
+                title=purchase.title,
+                price_fen=purchase.price_fen,
+                lessons=purchase.lessons,
+            ),
+            message,
+        )
+        return True
+
+    await _each_purchase(work, messages, move)
+    await work.insert(LessonRow, new_lessons)
+
+
+async def problems(work: UnitOfWork, messages: Sequence[Message[Problem]]) -> None:
+    """A command of the saga was refused."""
+
+    def move(work: UnitOfWork, purchase: Purchase, message: Message[Problem]) -> bool:
+        problem = message.data
+        step = saga.STEPS.get(purchase.state)
+        asked = {make(purchase).TYPE for make in step.sends} if step else set()
+        if step is None or problem.request_type not in asked:
+            log.error("a command was refused", order=str(purchase.order_id), code=problem.code, of=problem.request_type)
+            return False
+        saga.refused(work, purchase, problem.code, message)
+        return True
+
+    await _each_purchase(work, messages, move)
+
+
+async def deadlines(work: UnitOfWork, messages: Sequence[Message[PurchaseDeadline]]) -> None:
+    """Steps that are late; a purchase that has moved on is not."""
+
+    def move(work: UnitOfWork, purchase: Purchase, message: Message[PurchaseDeadline]) -> bool:
+        due = purchase.act_by is not None and purchase.act_by <= work.now
+        if purchase.state != message.data.state or not due:
+            return False
+        saga.late(work, purchase, message)
+        return True
+
+    await _each_purchase(work, messages, move)
+
+
+async def _purchases_of(work: UnitOfWork, messages: Sequence[Message[Any]]) -> dict[UUID, Purchase]:
+    return await work.load(PurchaseRow, Purchase, {_order_id(message) for message in messages})
+
+
+def _order_id(message: Message[Any]) -> UUID:
+    """The order a message is about; a problem has it as its key only."""
+    return message.data.order_id if not isinstance(message.data, Problem) else UUID(message.partitionkey)
+
+
+async def _each_purchase(work: UnitOfWork, messages: Sequence[Message[D]], move: Move[D]) -> None:
+    """Moves the purchases of `messages` one by one, in order, and writes those that changed at once.
+
+    A gateway's request for an unknown order is refused; a service's message about one is none of ours.
+    """
+    purchases = await _purchases_of(work, messages)
+    changed: dict[UUID, Purchase] = {}
+    for message in messages:
+        with work.answering(message):
+            purchase = purchases.get(_order_id(message))
+            if purchase is None:
+                raise Refused("order_unknown")
+            if move(work, purchase, message):
+                changed[purchase.order_id] = purchase
+    await work.update(PurchaseRow, changed.values(), *CHANGING)

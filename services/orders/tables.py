@@ -1,0 +1,8 @@
+"""All tables of orders, in one metadata: those of families, purchases and lessons."""
+
+from services.orders.base import metadata
+from services.orders.families import tables as families
+from services.orders.lessons import tables as lessons
+from services.orders.purchases import tables as purchases
+
+__all__ = ["families", "lessons", "metadata", "purchases"]

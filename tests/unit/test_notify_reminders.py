@@ -1,0 +1,184 @@
+"""Which event becomes which notice, and what people read."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from services.notify import reminders
+from services.notify.domain import Notice
+from services.notify.reminders import WORDING, wording
+from shared.contracts.complaints import FilingMoved, FilingState
+from shared.contracts.envelope import Data, Message
+from shared.contracts.escrow import Refunded, Settled
+from shared.contracts.orders import ContractDrawn, LessonApplied
+from shared.policy import promotion_fault
+
+NOW = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
+ORDER = UUID("018f0000-0000-7000-8000-0000005abcde")
+ACCOUNT = UUID(int=1)
+INSTITUTION = UUID(int=2)
+
+
+def message(data: Data) -> Message[Any]:
+    return Message[Any](
+        id=UUID(int=7), source="/t", type=data.TYPE, time=NOW, correlationid=UUID(int=8), traceparent="t", data=data
+    )
+
+
+def text_of(notice: Notice | None) -> str:
+    assert notice is not None
+    return wording(notice.purpose, notice.params)
+
+
+def drawn(title: str = "少儿国画启蒙班", sign_by: datetime = NOW + timedelta(minutes=15)) -> Message[ContractDrawn]:
+    return message(
+        ContractDrawn(
+            order_id=ORDER,
+            account_id=ACCOUNT,
+            institution_id=INSTITUTION,
+            title=title,
+            contract_sha256="0" * 64,
+            sign_by=sign_by,
+        )
+    )
+
+
+def applied(answer_by: datetime) -> Message[LessonApplied]:
+    return message(
+        LessonApplied(
+            order_id=ORDER,
+            account_id=ACCOUNT,
+            institution_id=INSTITUTION,
+            lesson_no=3,
+            title="国画",
+            answer_by=answer_by,
+        )
+    )
+
+
+def moved(
+    state: FilingState = "accepted", account: UUID | None = ACCOUNT, overdue: bool = False, department: str = "市教育局"
+) -> Message[FilingMoved]:
+    return message(
+        FilingMoved(
+            filing_id=UUID(int=5),
+            number="TS20261123001",
+            kind="complaint",
+            account_id=account,
+            order_id=None,
+            state=state,
+            department=department,
+            hotline="0519-85681357",
+            overdue=overdue,
+        )
+    )
+
+
+def settled() -> Message[Settled]:
+    return message(
+        Settled(order_id=ORDER, account_id=ACCOUNT, institution_id=INSTITUTION, lesson_no=3, amount_fen=12345)
+    )
+
+
+def refund() -> Message[Refunded]:
+    return message(Refunded(order_id=ORDER, account_id=ACCOUNT, amount_fen=500000))
+
+
+def test_the_text_of_a_code_holds_the_code_and_no_other_six_digits() -> None:
+    text = wording("code.sign_in", {"code": "012345", "minutes": "5"})
+    assert text.startswith("【一课】")
+    assert re.findall(r"\d{6}", text) == ["012345"]
+
+
+def test_a_contract_waits_until_the_seat_goes() -> None:
+    notice = reminders.contract_waiting(drawn(), NOW)
+    assert text_of(notice) == "【一课】您购买的“少儿国画启蒙班”培训服务合同待签署，请于11月23日12:15前登录查看并签署。"
+    assert (notice.subject, notice.expires_at) == (str(ORDER), NOW + timedelta(minutes=15))
+    assert (notice.cause.causationid, notice.cause.correlationid) == (UUID(int=7), UUID(int=8))
+
+
+def test_a_lesson_names_the_day_whose_end_makes_silence_a_confirmation() -> None:
+    midnight = datetime(2026, 12, 2, 16, 0, tzinfo=UTC)  # 00:00 of 3 December in Shanghai
+    notice = reminders.lesson_waiting(applied(midnight), NOW)
+    assert "第3课次" in text_of(notice)
+    assert "请核对后于12月2日24时前确认或提出异议，逾期未答复视为确认" in text_of(notice)
+    assert notice.subject == f"{ORDER}/3"
+
+
+def test_the_last_night_of_a_month_is_named_by_its_own_date() -> None:
+    midnight = datetime(2026, 11, 30, 16, 0, tzinfo=UTC)
+    assert "11月30日24时前" in text_of(reminders.lesson_waiting(applied(midnight), NOW))
+
+
+def test_a_payout_names_lesson_and_amount() -> None:
+    text = text_of(reminders.lesson_settled(settled(), NOW))
+    assert text == "【一课】订单尾号5ABCDE第3课次的费用123.45元已由监管银行拨付给培训机构，可登录查看明细。"
+
+
+def test_a_refund_names_the_amount_and_the_way() -> None:
+    notice = reminders.order_refunded(refund(), NOW)
+    assert "退费5,000.00元已由监管银行原路退回" in text_of(notice)
+    assert notice.subject == str(ORDER)
+
+
+@pytest.mark.parametrize("state", FilingState.__args__)  # type: ignore[attr-defined]
+def test_every_state_of_a_complaint_has_words(state: FilingState) -> None:
+    text = text_of(reminders.complaint_moved(moved(state), NOW))
+    assert "您提交的投诉（编号TS20261123001）" in text
+    assert "市教育局，电话：0519-85681357" in text
+    assert state not in text
+
+
+def test_an_anonymous_filing_tells_nobody() -> None:
+    assert reminders.complaint_moved(moved(account=None), NOW) is None
+
+
+def test_each_step_of_a_complaint_is_its_own_subject() -> None:
+    steps = [
+        moved("accepted"),
+        moved("transferred"),
+        moved("transferred", department="市科技局"),
+        moved("accepted", overdue=True),
+    ]
+    keys = set()
+    for step in steps:
+        notice = reminders.complaint_moved(step, NOW)
+        assert notice is not None
+        keys.add((notice.purpose, notice.subject))
+    assert len(keys) == len(steps)
+
+
+def test_what_others_wrote_is_short_and_on_one_line() -> None:
+    text = text_of(reminders.contract_waiting(drawn("名师“一对一”\n【优惠】\u202e" + "很长" * 30), NOW))
+    assert "\n" not in text
+    assert "\u202e" not in text
+    assert text.count("“") == text.count("”") == text.count("【") == 1
+    assert "名师一对一 优惠很长很长" in text
+    assert "…" in text
+
+
+def test_braces_in_a_title_are_no_wording() -> None:
+    assert "“{code}”" in text_of(reminders.contract_waiting(drawn("{code}"), NOW))
+
+
+@pytest.mark.parametrize("purpose", sorted(WORDING))
+def test_no_wording_promotes_anything(purpose: str) -> None:
+    assert promotion_fault(WORDING[purpose]) is None
+    assert not re.search(r"恭喜|优惠|限时|点击|链接|http", WORDING[purpose])
+
+
+def test_subjects_and_purposes_fit_their_columns() -> None:
+    notices = [
+        reminders.contract_waiting(drawn(), NOW),
+        reminders.lesson_waiting(applied(NOW), NOW),
+        reminders.lesson_settled(settled(), NOW),
+        reminders.order_refunded(refund(), NOW),
+        reminders.complaint_moved(moved("in_progress", overdue=True), NOW),
+    ]
+    for notice in notices:
+        assert notice is not None
+        assert len(notice.subject) <= 100
+        assert len(notice.purpose) <= 40
