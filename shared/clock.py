@@ -17,7 +17,7 @@ _NOW: Final = text("SELECT yike_now()")
 
 async def now(session: AsyncSession) -> datetime:
     """The time of this transaction, aware UTC."""
-    moment = (await session.execute(_NOW)).scalar_one()
+    moment = (await (await session.connection()).execute(_NOW)).scalar_one()
     assert isinstance(moment, datetime)
     return moment
 

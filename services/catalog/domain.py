@@ -17,7 +17,7 @@ from shared.contracts.catalog import Disclosure, InstitutionState, Licence, Publ
 from shared.contracts.errors import FieldError, Refused
 from shared.contracts.types import LessonTime
 from shared.documents import check_uscc
-from shared.policy import Category, Policy, check_offer, policy_for
+from shared.policy import Category, Policy, check_offer, policy_for, promotion_fault
 from shared.working_days import shanghai
 
 Json = dict[str, Any]
@@ -326,7 +326,8 @@ def publish(ask: PublishCourse, seller: Seller, now: datetime) -> Course:
             price_fen=ask.price_fen,
             lessons=ask.lessons,
             sells_from=ask.sells_from,
-            words=(ask.title, ask.description),
+            title=ask.title,
+            description=ask.description,
         )
     except Refused as broken:
         faults = [*broken.errors, *faults]
@@ -406,7 +407,8 @@ def check_sale(course: Course, seller: Seller, now: datetime) -> None:
         price_fen=course.price_fen,
         lessons=course.plan,
         sells_from=now,
-        words=(course.title, course.description),
+        title=course.title,
+        description=course.description,
     )
 
 
@@ -418,7 +420,8 @@ def _check_limits(
     price_fen: int,
     lessons: Sequence[LessonTime],
     sells_from: datetime | None,
-    words: Sequence[str],
+    title: str,
+    description: str,
 ) -> None:
     """`policy.check_offer` with its faults named by the fields of our contracts."""
     try:
@@ -429,16 +432,17 @@ def _check_limits(
             price_fen=price_fen,
             sessions=[(lesson.starts_at, lesson.ends_at) for lesson in lessons],
             sells_from=sells_from,
-            promotion_text="。".join(words),  # the full stop keeps the end of one from being read with the next
+            promotion_text=f"{title}。{description}",  # a full stop, or they would be read as one sentence
         )
     except Refused as broken:
-        errors = [fault.model_copy(update={"field": _our_field(fault.field)}) for fault in broken.errors]
+        fields = {"sessions": "lessons", "promotion_text": "title" if promotion_fault(title) else "description"}
+        errors = [fault.model_copy(update={"field": _renamed(fault.field, fields)}) for fault in broken.errors]
         raise Refused(broken.code, broken.detail, errors=errors, **broken.figures) from None
 
 
-def _our_field(where: str) -> str:
+def _renamed(where: str, fields: Mapping[str, str]) -> str:
     head, dot, rest = where.partition(".")
-    return {"sessions": "lessons", "promotion_text": "description"}.get(head, head) + dot + rest
+    return fields.get(head, head) + dot + rest
 
 
 # --- seats --------------------------------------------------------------------------------------------------------

@@ -316,7 +316,8 @@ def test_a_behaviour_without_a_count_is_used_always() -> None:
     [{"kind": "payout"}, {"order_id": new_id()}, {"number_prefix": "P"}, {"name": "return_after"}],
 )
 def test_a_behaviour_for_others_is_not_met(changes: dict[str, Any]) -> None:
-    other = Behaviour(**({"id": new_id(), "name": "refuse"} | changes))
+    values: dict[str, Any] = {"id": new_id(), "name": "refuse"} | changes
+    other = Behaviour(**values)
     assert meet([other], instruction("collect", "C1"), new_id(), known=False) is None
     assert other.times_left == 1
 

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 from services.orders.lessons import domain
@@ -12,7 +12,7 @@ from services.orders.lessons.tables import LessonRow
 from services.orders.purchases.domain import Purchase
 from services.orders.purchases.tables import PurchaseRow
 from shared.contracts import topics
-from shared.contracts.envelope import Data, Message
+from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
 from shared.contracts.escrow import PayoutReturned, ReleaseLesson, Settled
 from shared.contracts.orders import (
@@ -30,8 +30,7 @@ from shared.money import lesson_price_fen
 from shared.policy import policy_for
 from shared.working_days import add_working_days, shanghai
 
-D = TypeVar("D", bound=Data)
-Decide = Callable[[Message[D], Lesson, Purchase], bool]
+Decide = Callable[[Message[Any], Lesson, Purchase], bool]
 """Decides one message on one lesson; False when it changed nothing."""
 
 CHANGING: Final = ("state", "confirmed_by", "applied_at", "answer_by", "answered_at", "objection")
@@ -178,7 +177,7 @@ def _answer(lesson: Lesson) -> LessonAnswer:
     )
 
 
-async def _each_lesson(work: UnitOfWork, messages: Sequence[Message[Any]], decide: Decide[Any]) -> None:
+async def _each_lesson(work: UnitOfWork, messages: Sequence[Message[Any]], decide: Decide) -> None:
     """Decides the messages one by one, in order, and writes the lessons that changed at once."""
     keys = {(message.data.order_id, message.data.lesson_no) for message in messages}
     lessons = await work.load(LessonRow, Lesson, keys)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -15,7 +15,7 @@ from services.orders.purchases.domain import Purchase, choose_payment, require_s
 from services.orders.purchases.queries import view
 from services.orders.purchases.tables import PurchaseRow
 from shared.contracts.catalog import SeatReserved, SeatTaken
-from shared.contracts.envelope import Data, Message, Problem
+from shared.contracts.envelope import Message, Problem
 from shared.contracts.errors import FieldError, Refused
 from shared.contracts.escrow import Held, PaymentFailed, Refunded
 from shared.contracts.orders import (
@@ -33,8 +33,7 @@ from shared.working_days import shanghai
 
 log = structlog.get_logger()
 
-D = TypeVar("D", bound=Data)
-Move = Callable[[UnitOfWork, Purchase, Message[D]], bool]
+Move = Callable[[UnitOfWork, Purchase, Message[Any]], bool]
 """Moves one purchase for one message; False when it changed nothing."""
 
 CHANGING: Final = (
@@ -274,7 +273,7 @@ def _order_id(message: Message[Any]) -> UUID:
     return message.data.order_id if not isinstance(message.data, Problem) else UUID(message.partitionkey)
 
 
-async def _each_purchase(work: UnitOfWork, messages: Sequence[Message[D]], move: Move[D]) -> None:
+async def _each_purchase(work: UnitOfWork, messages: Sequence[Message[Any]], move: Move) -> None:
     """Moves the purchases of `messages` one by one, in order, and writes those that changed at once.
 
     A gateway's request for an unknown order is refused; a service's message about one is none of ours.

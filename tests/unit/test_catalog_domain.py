@@ -1,0 +1,551 @@
+"""The rules of catalog: who may be listed, what may be offered, who gets a seat."""
+
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from services.catalog import domain
+from services.catalog.domain import Course, Institution, Reservation, SeatBook, Seats
+from shared.contracts.catalog import Disclosure, InstitutionState, Licence
+from shared.contracts.errors import Refused
+from shared.contracts.types import LessonTime
+from shared.ids import new_id
+from shared.policy import Category, policy_for
+from shared.working_days import SHANGHAI, shanghai
+from tests.catalog_samples import a_uscc, an_offer, disclosure, plan, registration, weekly
+
+NOW = datetime(2026, 3, 2, 1, tzinfo=UTC)  # a Monday, 9:00 in Shanghai
+AUTHORITY = "authority-1"
+ALL_PARTS = {"licences", "venue", "teachers", "materials", "fee_standard", "refund_rules", "account"}
+
+
+def applied(**changes: Any) -> Institution:
+    return domain.register(registration(NOW, **changes), AUTHORITY, NOW)[0]
+
+
+def listed(**changes: Any) -> Institution:
+    institution = applied(**changes)
+    domain.change_state(institution, "listed", "符合条件", AUTHORITY, NOW)
+    return institution
+
+
+def in_state(state: InstitutionState) -> Institution:
+    institution = applied()
+    for step in {"applied": "", "listed": "l", "suspended": "ls", "closed": "lsc"}[state]:
+        next_state: InstitutionState = {"l": "listed", "s": "suspended", "c": "closed"}[step]  # type: ignore[assignment]
+        domain.change_state(institution, next_state, "原因", AUTHORITY, NOW)
+    return institution
+
+
+def licence(begins: timedelta, ends: timedelta) -> Licence:
+    return Licence(number="1", issued_by="教育局", valid_from=NOW + begins, valid_until=NOW + ends)
+
+
+def published(institution: Institution, **changes: Any) -> Course:
+    return domain.publish(an_offer(NOW, institution.institution_id, **changes), institution, NOW)
+
+
+# --- institutions -------------------------------------------------------------------------------------------------
+
+
+def test_a_new_institution_has_applied_and_its_history_begins() -> None:
+    ask = registration(NOW)
+    institution, change = domain.register(ask, AUTHORITY, NOW)
+    assert institution.state == "applied"
+    assert institution.disclosed == ask.disclosure
+    assert (change.change_no, change.state, change.authority, change.changed_at) == (1, "applied", AUTHORITY, NOW)
+    assert change.disclosure == institution.disclosure
+
+
+def test_a_code_is_stored_as_it_is_written_on_paper() -> None:
+    code = a_uscc()
+    assert applied(uscc=code.lower()).uscc == code
+
+
+def test_a_code_with_a_wrong_check_character_is_refused_unless_the_regulator_gives_a_reason() -> None:
+    code = a_uscc()
+    wrong = code[:17] + ("1" if code[17] != "1" else "2")
+    with pytest.raises(Refused) as caught:
+        applied(uscc=wrong)
+    assert caught.value.code == "uscc_invalid"
+    institution, change = domain.register(
+        registration(NOW, uscc=wrong, uscc_override_reason="证照原件如此"), AUTHORITY, NOW
+    )
+    assert institution.uscc == wrong
+    assert change.reason == institution.uscc_override_reason == "证照原件如此"
+
+
+@pytest.mark.parametrize("code", ["机构代码", "！", "a b*c"])
+def test_no_reason_makes_a_code_of_other_signs(code: str) -> None:
+    with pytest.raises(Refused) as caught:
+        applied(uscc=code, uscc_override_reason="证照原件如此")
+    assert caught.value.code == "uscc_invalid"
+
+
+def test_a_blank_reason_overrides_nothing() -> None:
+    with pytest.raises(Refused):
+        applied(uscc="123", uscc_override_reason="  ")
+
+
+@pytest.mark.parametrize("name", ["\u200b\u200b", "㌖" * 60])
+def test_a_name_that_cannot_be_looked_up_is_refused(name: str) -> None:
+    with pytest.raises(Refused) as caught:
+        applied(name=name)
+    assert caught.value.code == "request_invalid"
+
+
+def test_names_are_compared_without_width_case_and_spaces() -> None:
+    assert domain.fold_name("常州（ABC） 培训") == domain.fold_name("常州(abc)培训")
+    assert domain.fold_uscc(" 9132-0412 ａbc") == "91320412ABC"
+
+
+def test_the_same_registration_again_is_known_and_another_is_refused() -> None:
+    ask = registration(NOW)
+    known, first = domain.register(ask, AUTHORITY, NOW)
+    domain.refuse_other_registration(known, first, ask)
+    others: list[dict[str, Any]] = [
+        {"institution_id": new_id()},
+        {"name": "另一机构"},
+        {"uscc": a_uscc()},
+        {"district": "天宁区"},
+        {"disclosure": disclosure(NOW, venue="别处")},
+    ]
+    for other in others:
+        with pytest.raises(Refused) as caught:
+            domain.refuse_other_registration(known, first, ask.model_copy(update=other))
+        assert caught.value.code == "institution_exists"
+
+
+def test_listing_names_every_part_that_is_not_disclosed() -> None:
+    institution = applied(disclosure=Disclosure(venue="  "))
+    with pytest.raises(Refused) as caught:
+        domain.change_state(institution, "listed", "符合条件", AUTHORITY, NOW)
+    assert caught.value.code == "institution_undisclosed"
+    assert {fault.field for fault in caught.value.errors} == {f"disclosure.{part}" for part in ALL_PARTS}
+    assert institution.state == "applied"
+
+
+@pytest.mark.parametrize("part", sorted(ALL_PARTS))
+def test_listing_needs_each_part(part: str) -> None:
+    bare = Disclosure()
+    institution = applied(disclosure=disclosure(NOW, **{part: getattr(bare, part)}))
+    with pytest.raises(Refused) as caught:
+        domain.change_state(institution, "listed", "符合条件", AUTHORITY, NOW)
+    assert [fault.field for fault in caught.value.errors] == [f"disclosure.{part}"]
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends"),
+    [
+        (timedelta(days=-9), timedelta(0)),
+        (timedelta(seconds=1), timedelta(days=9)),
+        (timedelta(days=1), timedelta(days=-1)),
+    ],
+)
+def test_listing_needs_licences_in_force(begins: timedelta, ends: timedelta) -> None:
+    good = licence(timedelta(0), timedelta(seconds=1))
+    institution = applied(disclosure=disclosure(NOW, licences=(good, licence(begins, ends))))
+    with pytest.raises(Refused) as caught:
+        domain.change_state(institution, "listed", "符合条件", AUTHORITY, NOW)
+    assert [fault.field for fault in caught.value.errors] == ["disclosure.licences.1"]
+
+
+def test_the_states_follow_the_table_and_no_other_way() -> None:
+    allowed = {
+        ("applied", "listed"),
+        ("applied", "closed"),
+        ("listed", "suspended"),
+        ("suspended", "listed"),
+        ("suspended", "closed"),
+    }
+    states: tuple[InstitutionState, ...] = ("applied", "listed", "suspended", "closed")
+    for state in states:
+        for wanted in states[1:]:
+            institution = in_state(state)
+            if (state, wanted) in allowed:
+                later = NOW + timedelta(days=1)
+                change = domain.change_state(institution, wanted, "另一原因", "authority-2", later)
+                assert change is not None
+                assert (institution.state, institution.state_reason) == (wanted, "另一原因")
+                assert institution.state_since == later
+                assert (change.state, change.reason, change.authority, change.changed_at) == (
+                    wanted,
+                    "另一原因",
+                    "authority-2",
+                    later,
+                )
+                assert change.change_no == institution.changes
+            else:
+                with pytest.raises(Refused) as caught:
+                    domain.change_state(institution, wanted, "另一原因", AUTHORITY, NOW)
+                assert caught.value.code == "institution_state"
+                assert institution.state == state
+
+
+def test_the_same_state_for_the_same_reason_is_no_change() -> None:
+    institution = in_state("suspended")
+    before = institution.changes
+    assert domain.change_state(institution, "suspended", "原因", AUTHORITY, NOW) is None
+    assert institution.changes == before
+
+
+def test_a_suspended_institution_is_listed_again_only_with_a_full_disclosure() -> None:
+    institution = in_state("suspended")
+    domain.disclose(institution, Disclosure(), "撤下", AUTHORITY, NOW)
+    with pytest.raises(Refused) as caught:
+        domain.change_state(institution, "listed", "整改完成", AUTHORITY, NOW)
+    assert caught.value.code == "institution_undisclosed"
+
+
+def test_a_missing_part_can_be_disclosed_and_then_the_institution_is_listed() -> None:
+    institution = applied(disclosure=disclosure(NOW, account=None))
+    change = domain.disclose(institution, disclosure(NOW), "补充监管账户", AUTHORITY, NOW)
+    assert change is not None
+    assert change.disclosure == institution.disclosure
+    assert institution.account == institution.disclosure["account"] is not None
+    domain.change_state(institution, "listed", "符合条件", AUTHORITY, NOW)
+    domain.check_may_sell(institution, NOW)
+
+
+def test_a_listed_institution_discloses_all_or_nothing_changes() -> None:
+    institution = listed()
+    before = institution.disclosure
+    with pytest.raises(Refused) as caught:
+        domain.disclose(institution, disclosure(NOW, venue=""), "搬迁", AUTHORITY, NOW)
+    assert [fault.field for fault in caught.value.errors] == ["disclosure.venue"]
+    assert institution.disclosure == before
+
+
+def test_the_same_disclosure_again_is_no_change_and_a_closed_institution_discloses_nothing_more() -> None:
+    institution = in_state("closed")
+    assert domain.disclose(institution, institution.disclosed, "重复", AUTHORITY, NOW) is None
+    with pytest.raises(Refused) as caught:
+        domain.disclose(institution, disclosure(NOW, venue="新址"), "搬迁", AUTHORITY, NOW)
+    assert caught.value.code == "institution_state"
+
+
+def test_only_listed_institutions_sell() -> None:
+    domain.check_may_sell(in_state("listed"), NOW)
+    for state in ("applied", "suspended", "closed"):
+        with pytest.raises(Refused) as caught:
+            domain.check_may_sell(in_state(state), NOW)
+        assert caught.value.code == "institution_not_listed"
+
+
+def test_nothing_is_sold_from_the_moment_one_of_the_licences_has_run_out() -> None:
+    licences = (licence(timedelta(0), timedelta(days=9)), licence(timedelta(0), timedelta(days=5)))
+    institution = listed(disclosure=disclosure(NOW, licences=licences))
+    domain.check_may_sell(institution, NOW + timedelta(days=5, microseconds=-1))
+    with pytest.raises(Refused) as caught:
+        domain.check_may_sell(institution, NOW + timedelta(days=5))
+    assert caught.value.code == "institution_not_listed"
+
+
+# --- courses ------------------------------------------------------------------------------------------------------
+
+
+def refused_offer(institution: Institution, **changes: Any) -> Refused:
+    with pytest.raises(Refused) as caught:
+        published(institution, **changes)
+    return caught.value
+
+
+def test_a_course_takes_category_and_district_from_its_institution() -> None:
+    institution = listed()
+    course = published(institution)
+    assert (course.category, course.district) == (institution.category, institution.district)
+    assert (course.seats, course.reserved, course.taken, course.free) == (2, 0, 0, 2)
+    assert course.starts_at == course.plan[0].starts_at
+
+
+def test_times_typed_in_another_zone_are_stored_in_utc() -> None:
+    here = [at.model_copy(update={"starts_at": at.starts_at.astimezone(SHANGHAI)}) for at in weekly(NOW, 2)]
+    course = published(listed(), lessons=tuple(here))
+    assert course.lessons[0]["starts_at"].endswith("Z")
+    assert course.plan == weekly(NOW, 2)
+
+
+@pytest.mark.parametrize("state", ["applied", "suspended", "closed"])
+def test_an_institution_that_is_not_listed_publishes_nothing(state: InstitutionState) -> None:
+    assert refused_offer(in_state(state)).code == "institution_not_listed"
+
+
+def test_every_broken_limit_is_named_in_one_refusal_by_the_fields_of_the_contract() -> None:
+    # Every other day, so that it is 122 days: too long, too many, too late in the evening, too dear, and with a gift.
+    first = datetime.combine(shanghai(NOW).date() + timedelta(days=3), time(20), SHANGHAI)
+    lessons = plan([first + timedelta(days=2 * n) for n in range(61)])
+    refused = refused_offer(
+        listed(),
+        lessons=lessons,
+        price_fen=500_001,
+        description="买 10 课时送 2 课时",
+        sells_from=NOW - timedelta(days=60),
+    )
+    assert {fault.code for fault in refused.errors} == {
+        "course_limit_lessons",
+        "course_limit_price",
+        "course_limit_span",
+        "course_time_of_day",
+        "course_lead_time",
+        "course_promotion_forbidden",
+    }
+    fields = {fault.field for fault in refused.errors}
+    assert {"lessons", "price_fen", "sells_from", "description", "lessons.0.ends_at"} <= fields
+    assert not any("session" in name or "promotion" in name for name in fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        (
+            {"lessons": plan([weekly(NOW, 1)[0].starts_at + timedelta(days=n) for n in range(61)])},
+            "course_limit_lessons",
+        ),
+        ({"price_fen": 500_001}, "course_limit_price"),
+        ({"lessons": weekly(NOW, 15)}, "course_limit_span"),
+        ({"lessons": weekly(NOW, 8, start=time(20))}, "course_time_of_day"),
+        ({"online": True, "lessons": weekly(NOW, 8, minutes=31)}, "course_time_of_day"),
+        ({"sells_from": NOW - timedelta(days=40)}, "course_lead_time"),
+        ({"title": "充值卡优惠课"}, "course_promotion_forbidden"),
+        ({"description": "一次性付款享八折优惠"}, "course_promotion_forbidden"),
+    ],
+)
+def test_each_limit_is_checked_at_publishing(changes: dict[str, Any], code: str) -> None:
+    refused = refused_offer(listed(), **changes)
+    assert refused.code == code
+    assert all(fault.field.partition(".")[0] in changes for fault in refused.errors)
+    assert {fault.code for fault in refused.errors} == {code}
+
+
+def test_at_its_limits_a_course_is_published() -> None:
+    lessons = weekly(NOW, 13, start=time(19, 30))
+    published(listed(), lessons=lessons, price_fen=500_000, sells_from=NOW - timedelta(days=20))
+
+
+def test_title_and_description_are_not_read_as_one_sentence() -> None:
+    published(listed(), title="少年宫买", description="3 次作业送 1 次点评")  # only together they sell "买3次送1次"
+
+
+def test_subject_training_is_not_offered_on_rest_days() -> None:
+    saturday = datetime.combine(shanghai(NOW).date() + timedelta(days=5), time(10), SHANGHAI)
+    refused = refused_offer(listed(category=Category.SUBJECT), lessons=plan([saturday]))
+    assert refused.code == "course_time_of_day"
+
+
+def test_lessons_are_numbered_from_one_in_the_order_of_their_times() -> None:
+    good = weekly(NOW, 3)
+    from_two = tuple(lesson.model_copy(update={"lesson_no": lesson.lesson_no + 1}) for lesson in good)
+    twice = (good[0], good[1], good[2].model_copy(update={"lesson_no": 2}))
+    backwards = tuple(lesson.model_copy(update={"lesson_no": n}) for n, lesson in enumerate(reversed(good), 1))
+    for lessons, fields in (
+        (from_two, {"lessons.0.lesson_no", "lessons.1.lesson_no", "lessons.2.lesson_no"}),
+        (twice, {"lessons.2.lesson_no"}),
+        (backwards, {"lessons.1.starts_at", "lessons.2.starts_at"}),
+    ):
+        refused = refused_offer(listed(), lessons=lessons)
+        assert refused.code == "request_invalid"
+        assert {fault.field for fault in refused.errors} == fields
+
+
+def test_wrong_numbers_are_named_beside_the_broken_limits() -> None:
+    lessons = tuple(lesson.model_copy(update={"lesson_no": 9}) for lesson in weekly(NOW, 2))
+    refused = refused_offer(listed(), lessons=lessons, price_fen=600_000)
+    assert refused.code == "course_limit_price"
+    assert {fault.code for fault in refused.errors} == {"course_limit_price", "request_invalid"}
+
+
+def test_a_course_that_has_begun_is_not_published() -> None:
+    refused = refused_offer(listed(), lessons=plan([NOW, NOW + timedelta(days=1)]))
+    assert refused.code == "course_started"
+
+
+def test_the_same_offer_again_is_known_and_another_is_refused() -> None:
+    institution = listed()
+    ask = an_offer(NOW, institution.institution_id)
+    known = domain.publish(ask, institution, NOW)
+    domain.refuse_other_course(known, ask)
+    others: list[dict[str, Any]] = [
+        {"institution_id": new_id()},
+        {"price_fen": 1},
+        {"lessons": weekly(NOW, 2)},
+        {"seats": 3},
+        {"title": "另一课程"},
+        {"sells_from": NOW},
+    ]
+    for other in others:
+        with pytest.raises(Refused) as caught:
+            domain.refuse_other_course(known, ask.model_copy(update=other))
+        assert caught.value.code == "course_exists"
+
+
+# --- sales --------------------------------------------------------------------------------------------------------
+
+
+def refused_sale(course: Course, institution: Institution, now: datetime) -> str:
+    with pytest.raises(Refused) as caught:
+        domain.check_sale(course, institution, now)
+    return caught.value.code
+
+
+def test_a_course_is_sold_until_its_first_lesson_begins() -> None:
+    institution = listed()
+    course = published(institution)
+    domain.check_sale(course, institution, course.starts_at - timedelta(microseconds=1))
+    assert refused_sale(course, institution, course.starts_at) == "course_started"
+
+
+def test_a_course_is_not_sold_before_its_day_nor_more_than_a_month_before_its_first_lesson() -> None:
+    institution = listed()
+    course = published(institution, sells_from=NOW + timedelta(days=1))
+    assert refused_sale(course, institution, NOW) == "course_not_on_sale"
+    domain.check_sale(course, institution, NOW + timedelta(days=1))
+    far = published(institution, lessons=plan([weekly(NOW, 1)[0].starts_at + timedelta(days=60)]))
+    assert refused_sale(far, institution, NOW) == "course_lead_time"
+    domain.check_sale(far, institution, NOW + timedelta(days=33))
+
+
+def test_limits_are_checked_again_when_a_course_is_bought() -> None:
+    institution = listed()
+    course = published(institution)
+    course.price_fen = 500_001  # as if the limit had been lowered since
+    assert refused_sale(course, institution, NOW) == "course_limit_price"
+
+
+def test_a_suspended_institution_sells_no_seat_of_what_it_had_published() -> None:
+    institution = listed()
+    course = published(institution)
+    domain.change_state(institution, "suspended", "检查", AUTHORITY, NOW)
+    assert refused_sale(course, institution, NOW) == "institution_not_listed"
+
+
+def test_a_seat_is_kept_for_fifteen_minutes() -> None:
+    policy = policy_for("武进区", Category.CULTURE_AND_ART, NOW.date())
+    assert domain.reserved_until(policy, NOW) == NOW + timedelta(minutes=15)
+
+
+# --- seats --------------------------------------------------------------------------------------------------------
+
+COURSE, ONE, TWO = UUID(int=9), UUID(int=1), UUID(int=2)
+ACCOUNT = {"bank": "jiangnan"}
+LATER = NOW + timedelta(minutes=15)
+
+
+def book_of(*reservations: Reservation, seats: int = 1, now: datetime = NOW) -> SeatBook:
+    states = [one.state for one in reservations]
+    counted = Seats(COURSE, seats, states.count("reserved"), states.count("taken"))
+    return SeatBook({one.order_id: one for one in reservations}, {COURSE: counted}, now)
+
+
+def reservation(state: Any, order_id: UUID = ONE) -> Reservation:
+    return Reservation(order_id, COURSE, state, LATER, ACCOUNT, "", NOW)
+
+
+def refused_seat(call: Any, *arguments: Any) -> str:
+    with pytest.raises(Refused) as caught:
+        call(*arguments)
+    return caught.value.code
+
+
+def test_the_last_seat_is_reserved_once() -> None:
+    book = book_of()
+    book.reserve(ONE, COURSE, ACCOUNT, LATER)
+    assert refused_seat(book.reserve, TWO, COURSE, ACCOUNT, LATER) == "course_full"
+    assert (book.courses[COURSE].reserved, list(book.made)) == (1, [ONE])
+
+
+def test_a_repeated_reservation_is_the_one_that_stands_even_when_the_seat_is_sold() -> None:
+    for state in ("reserved", "taken"):
+        known = reservation(state)
+        assert book_of(known).standing(ONE, COURSE) is known
+    assert book_of().standing(ONE, COURSE) is None
+
+
+def test_an_order_reserves_one_course_only() -> None:
+    assert refused_seat(book_of(reservation("reserved")).standing, ONE, UUID(int=8)) == "order_exists"
+
+
+@pytest.mark.parametrize("state", ["expired", "given_back"])
+def test_an_order_that_has_ended_reserves_nothing_more(state: str) -> None:
+    assert refused_seat(book_of(reservation(state)).standing, ONE, COURSE) == "seat_expired"
+
+
+def test_a_reservation_that_comes_after_its_order_was_given_back_is_refused() -> None:
+    book = book_of()
+    assert book.give_back(ONE, "cancelled")
+    assert book.made[ONE].course_id is None
+    assert refused_seat(book.standing, ONE, COURSE) == "seat_expired"
+    assert refused_seat(book.take, ONE) == "seat_expired"
+    assert refused_seat(book.extend, ONE, LATER) == "seat_expired"
+    assert not book.give_back(ONE, "cancelled")
+
+
+def test_a_seat_is_sold_once_however_often_it_is_asked_for() -> None:
+    book = book_of(reservation("reserved"))
+    assert (book.take(ONE), book.take(ONE)) == (True, False)
+    assert (book.courses[COURSE].reserved, book.courses[COURSE].taken) == (0, 1)
+
+
+def test_money_that_comes_late_still_gets_a_seat_while_one_is_free() -> None:
+    book = book_of(reservation("expired"))
+    assert book.take(ONE)
+    assert book.courses[COURSE].taken == 1
+    full = book_of(reservation("expired"), reservation("taken", TWO))
+    assert refused_seat(full.take, ONE) == "seat_expired"
+
+
+def test_a_seat_that_nobody_reserved_can_be_neither_sold_nor_extended() -> None:
+    book = book_of()
+    assert refused_seat(book.take, ONE) == "seat_unknown"
+    assert refused_seat(book.extend, ONE, LATER) == "seat_unknown"
+    assert not book.made
+    assert not book.changed
+
+
+@pytest.mark.parametrize("state", ["reserved", "taken"])
+def test_a_seat_given_back_is_free_for_the_next(state: str) -> None:
+    book = book_of(reservation(state))
+    assert book.give_back(ONE, "refunded")
+    assert book.courses[COURSE].free == 1
+    assert (book.reservations[ONE].state, book.reservations[ONE].reason) == ("given_back", "refunded")
+
+
+def test_giving_back_what_has_run_out_frees_nothing_twice() -> None:
+    book = book_of(reservation("expired"), reservation("taken", TWO))
+    assert book.give_back(ONE, "cancelled")
+    assert (book.courses[COURSE].taken, book.courses[COURSE].free) == (1, 0)
+
+
+def test_a_reservation_runs_out_at_its_time_and_not_before() -> None:
+    early = book_of(reservation("reserved"), now=LATER - timedelta(microseconds=1))
+    kept = early.expire(ONE)
+    assert kept is not None
+    assert (kept.state, early.courses[COURSE].reserved) == ("reserved", 1)
+    book = book_of(reservation("reserved"), now=LATER)
+    ended = book.expire(ONE)
+    assert ended is not None
+    assert (ended.state, book.courses[COURSE].free) == ("expired", 1)
+    assert book.expire(ONE) is None
+
+
+def test_an_extended_reservation_outlives_its_first_timer() -> None:
+    book = book_of(reservation("reserved"))
+    until = LATER + timedelta(days=1)
+    assert book.extend(ONE, until)
+    book.now = LATER
+    kept = book.expire(ONE)
+    assert kept is not None
+    assert (kept.state, kept.expires_at) == ("reserved", until)
+
+
+@pytest.mark.parametrize("state", ["taken", "given_back", "expired"])
+def test_a_late_timer_finds_nothing_to_do(state: str) -> None:
+    book = book_of(reservation(state), now=LATER)
+    assert book.expire(ONE) is None
+    assert not book.changed
+
+
+def test_a_sold_seat_needs_no_extension_and_one_that_ran_out_gets_none() -> None:
+    assert book_of(reservation("taken")).extend(ONE, LATER) is False
+    assert refused_seat(book_of(reservation("expired")).extend, ONE, LATER) == "seat_expired"
