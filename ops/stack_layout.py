@@ -209,15 +209,16 @@ def process_specs(
     extra_env: Mapping[str, Mapping[str, str]] | None = None,
     modules: Mapping[str, str] | None = None,
 ) -> list[ProcessSpec]:
-    """What the supervisor shall run. `extra_env` by name; `modules` lets a test play a part with its own module."""
-    unknown = sorted({*names, *(extra_env or {}), *(modules or {})} - set(PART_NAMES))
+    """What the supervisor shall run. `extra_env` by name, "*" for all; `modules` lets a test play a part itself."""
+    extra = extra_env or {}
+    unknown = sorted({*names, *extra, *(modules or {})} - {*PART_NAMES, "*"})
     if unknown:
         raise StackError(f"No process is called {', '.join(unknown)}; there are {', '.join(PART_NAMES)}")
     return [
         ProcessSpec(
             name,
             (sys.executable, "-m", (modules or {}).get(name) or PARTS_BY_NAME[name].module),
-            _environment(site, PARTS_BY_NAME[name]) | dict((extra_env or {}).get(name, {})),
+            {**_environment(site, PARTS_BY_NAME[name]), **extra.get("*", {}), **extra.get(name, {})},
             health_url=f"{site.url(name)}/health/ready",
         )
         for name in names
@@ -309,9 +310,11 @@ class Stack:
     ) -> "Stack":
         """Prepares everything, starts `services` and waits until all are ready. Raises StackError with their logs.
 
-        In: `extra_env` settings by process, in every run; `servers` that run already and are left alone in the end;
-        `namespace` before every topic and group, `suffix` behind every database: both isolate stacks on one pair of
-        servers; `modules` by process, in place of its own; `fixed_ports` asks for the well-known ports first.
+        In: `extra_env` settings by process ("*": all), in every run. Tests that crash processes set
+        YIKE_SESSION_TIMEOUT_MS=6000 there: so long Kafka keeps the partitions of one that did not say goodbye.
+        `servers` that run already and are left alone in the end; `namespace` before every topic and group, `suffix`
+        behind every database: both isolate stacks on one pair of servers; `modules` by process, in place of its own;
+        `fixed_ports` asks for the well-known ports first.
         """
         folder = _made(folder)
         shown = progress or Silent()

@@ -1,10 +1,11 @@
 """The composition root that all services share: settings → database → consumer → relay → FastStream application."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import structlog
+import uvicorn
 from faststream.asgi import AsgiFastStream, AsyncAPIRoute
 
 from shared import health
@@ -48,6 +49,7 @@ class Service:
         )
         self.broker = make_broker(settings, self.name)
         self.subscriber = subscribe(self.broker, settings, self.name, handlers.topics(), self.consumer.handle)
+        self.on_failure: Callable[[], None] = lambda: None
         self._background = background
         self._tasks: list[asyncio.Task[None]] = []
         self.app = AsgiFastStream(
@@ -90,7 +92,7 @@ class Service:
         """A loop ends only when it is cancelled; one that failed takes the process with it, to be started anew."""
         if not task.cancelled() and task.exception() is not None:
             log.critical("a background loop failed, this process ends", exc_info=task.exception())
-            self.app.exit()
+            self.on_failure()
 
     async def _beat(self) -> None:
         while True:
@@ -111,5 +113,23 @@ def run(handlers: Handlers, background: Sequence[Background] = ()) -> None:
     settings = Settings()
     set_up_logging(handlers.service, format_=settings.log_format, level=settings.log_level)
     service = Service(handlers, settings, background)
-    options: dict[str, Any] = {"host": settings.host, "port": settings.port, "log_config": None, "access_log": False}
-    asyncio.run(service.app.run(run_extra_options=options))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            service.app,
+            host=settings.host,
+            port=settings.port,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,  # for HTTP only; the batch in hand has the broker's graceful time-out
+        )
+    )
+    failed = False
+
+    def end() -> None:
+        nonlocal failed
+        failed = server.should_exit = True
+
+    service.on_failure = end
+    server.run()
+    sys.exit(1 if failed or not server.started else 0)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from ops.bank.behaviour import Behaviour
 from shared.contracts.bank import Instruct, InstructionKind, Outcome, Result
-from shared.ids import base36, derived_id
+from shared.ids import derived_id
 from shared.money import MAX_FEN
 
 OUTSIDE: Final = ""
@@ -44,7 +44,7 @@ class Entry:
     amount_fen: int
     from_account: str
     to_account: str
-    refund_of: str
+    refund_of: str | None
     reference: str
     reason: str
     happened_at: datetime
@@ -268,7 +268,7 @@ def money_in(
         amount_fen=amount_fen,
         from_account=OUTSIDE,
         to_account=supervised_account,
-        refund_of="",
+        refund_of=None,
         reference=_reference(bank, number, step),
         reason="",
         happened_at=now,
@@ -292,7 +292,7 @@ def _first(asked: Instruct, now: datetime) -> Entry:
         amount_fen=asked.amount_fen,
         from_account=OUTSIDE if asked.kind == "collect" else supervised,
         to_account={"collect": supervised, "payout": asked.counter_account, "refund": OUTSIDE}[asked.kind],
-        refund_of=asked.refund_of if asked.kind == "refund" else "",
+        refund_of=asked.refund_of if asked.kind == "refund" and asked.refund_of else None,
         reference="",
         reason="",
         happened_at=now,
@@ -316,4 +316,4 @@ def _unknown(asked: Instruct, now: datetime) -> Result:
 
 def _reference(bank: str, number: str, step: int | str) -> str:
     """The bank's own number (银行流水号): the same for the same step, whoever tries the batch again."""
-    return "B" + base36(derived_id("bank", bank, number, step).int, 25)
+    return f"B{derived_id('bank', bank, number, step).hex}"

@@ -1,8 +1,6 @@
 """`yike up`, `yike down`, `yike status`, `yike demo`: the whole system on this machine."""
 
 import asyncio
-import importlib
-import inspect
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +13,9 @@ import psutil
 from cyclopts import Parameter
 from rich.console import Console
 
+from ops import demo as story
 from ops.cli import kafka
-from ops.cli.base import DONE, FOUND, USUAL, CommandError, Common, age, local, table
+from ops.cli.base import DONE, FOUND, USUAL, CommandError, Common, age, console, error_console, local, table
 from ops.cli.site import Found, connected
 from ops.stack.processes import ProcessState, detached_states, start_detached, stop_detached
 from ops.stack.servers import embedded_postgres, running_servers, stop_servers
@@ -254,13 +253,4 @@ async def demo(*, common: Common = USUAL) -> int:
 
         yike demo
     """
-    try:
-        story = importlib.import_module("ops.demo")
-    except ModuleNotFoundError as error:
-        if error.name != "ops.demo":
-            raise
-        raise CommandError("There is no demo in this copy of Yike (ops/demo.py).") from None
-    outcome = story.run(common.folder)
-    if inspect.isawaitable(outcome):
-        outcome = await outcome
-    return outcome if isinstance(outcome, int) else DONE
+    return await story.run(common, error_console if common.json else console)

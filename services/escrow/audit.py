@@ -29,7 +29,22 @@ sums AS (
   FROM sides GROUP BY order_id)
 """
 
+
+def _price(lesson: str) -> str:
+    """The price of a lesson of account `a`, in SQL: the last one takes the remainder."""
+    return f"a.price_fen / a.lessons + CASE WHEN {lesson} = a.lessons THEN a.price_fen % a.lessons ELSE 0 END"
+
+
 CHECKS: Final[dict[str, str]] = {
+    "every transfer is a movement the rules know": """
+      SELECT order_id || ' ' || kind || ' ' || lesson_no AS what FROM transfers
+      WHERE (kind, lesson_no > 0, phase, debit, credit) NOT IN (VALUES
+          ('hold', false, 2, 'outside', 'held'),
+          ('release', true, 1, CASE WHEN turn = 0 THEN 'held' ELSE 'released' END, 'releasing'),
+          ('release', true, 2, 'releasing', 'released'),
+          ('refund', false, 1, CASE WHEN turn = 0 THEN 'held' ELSE 'refunded' END, 'refunding'),
+          ('refund', false, 2, 'refunding', 'refunded'))
+        OR turn < 0 OR (kind = 'hold' AND turn > 0)""",
     "stored balances = sum of transfers": f"""{_SIDES}
       SELECT coalesce(a.order_id, s.order_id)::text AS what FROM accounts a FULL JOIN sums s USING (order_id)
       WHERE (coalesce(a.paid_fen, -1), coalesce(a.held_fen, -1), coalesce(a.releasing_fen, -1),
@@ -43,13 +58,20 @@ CHECKS: Final[dict[str, str]] = {
     "each lesson is released at most once": """
       SELECT order_id || ' lesson ' || lesson_no AS what FROM transfers WHERE kind = 'release'
       GROUP BY order_id, lesson_no
-      HAVING count(*) FILTER (WHERE debit = 'held') > 1
+      HAVING count(*) FILTER (WHERE debit = 'held') <> 1
           OR sum(CASE WHEN credit = 'released' THEN amount_fen WHEN debit = 'released' THEN -amount_fen ELSE 0 END)
              NOT IN (0, max(amount_fen))
           OR min(amount_fen) <> max(amount_fen)""",
-    "no lesson is both released and refunded": """
-      SELECT a.order_id::text AS what FROM accounts a
-      WHERE a.released_fen + a.releasing_fen + a.refunding_fen + a.refunded_fen + a.held_fen > a.price_fen""",
+    "each lesson is released at its price": f"""
+      SELECT t.order_id || ' lesson ' || t.lesson_no AS what FROM transfers t JOIN accounts a USING (order_id)
+      WHERE t.kind = 'release' AND (t.lesson_no > a.lessons OR t.amount_fen <> {_price("t.lesson_no")})""",
+    # A refund takes the price of exactly the lessons that were never released, to the fen.
+    "no lesson is both released and refunded": f"""
+      SELECT t.order_id::text AS what FROM transfers t JOIN accounts a USING (order_id)
+      WHERE t.kind = 'refund' AND t.amount_fen <> (
+        SELECT coalesce(sum({_price("n")}), 0) FROM generate_series(1, a.lessons) n
+        WHERE NOT EXISTS (SELECT FROM transfers r WHERE (r.order_id, r.lesson_no, r.kind) = (t.order_id, n, 'release')))
+      GROUP BY t.order_id""",
     "every pending transfer is a payment on its way": """
       SELECT p.order_id || ' ' || p.kind || ' ' || p.lesson_no AS what FROM transfers p
       LEFT JOIN transfers r ON (r.order_id, r.lesson_no, r.kind, r.turn, r.phase)
@@ -58,11 +80,45 @@ CHECKS: Final[dict[str, str]] = {
                                 = (p.order_id, p.lesson_no, CASE p.kind WHEN 'release' THEN 'payout' ELSE 'refund' END)
       WHERE p.phase = 1 AND (i.order_id IS NULL OR i.amount_fen <> p.amount_fen
         OR (r.order_id IS NULL) <> (i.turn = p.turn AND i.state IN ('sent', 'refused')))""",
-    "every payment made is booked": """
+    "every payment on its way is a transfer": """
+      SELECT i.order_id || ' ' || i.kind || ' ' || i.lesson_no AS what FROM instructions i
+      LEFT JOIN transfers t ON (t.order_id, t.lesson_no, t.kind, t.turn, t.phase)
+        = (i.order_id, i.lesson_no, CASE i.kind WHEN 'payout' THEN 'release' ELSE 'refund' END, i.turn, 1)
+      WHERE i.kind <> 'collect' AND (t.order_id IS NULL) <> (i.state IN ('waiting', 'dropped'))""",
+    "every payment made is booked, and nothing else": """
       SELECT i.order_id || ' ' || i.kind || ' ' || i.lesson_no AS what FROM instructions i
       LEFT JOIN transfers t ON (t.order_id, t.lesson_no, t.kind, t.turn, t.phase) = (i.order_id, i.lesson_no,
         CASE i.kind WHEN 'collect' THEN 'hold' WHEN 'payout' THEN 'release' ELSE 'refund' END, i.turn, 2)
-      WHERE i.state = 'paid' AND (t.order_id IS NULL OR t.amount_fen <> i.amount_fen)""",
+      WHERE (t.order_id IS NULL) = (i.state = 'paid') OR t.amount_fen <> i.amount_fen""",
+    "the state of an order agrees with its money": """
+      SELECT order_id::text AS what FROM accounts WHERE NOT CASE state
+        WHEN 'held' THEN paid_fen = price_fen AND refunding_fen = 0 AND refunded_fen = 0
+        WHEN 'refunding' THEN held_fen = 0 AND refunding_fen > 0 AND refunded_fen = 0
+        WHEN 'refunded' THEN held_fen = 0 AND refunding_fen = 0 AND refunded_fen > 0
+        ELSE paid_fen = 0 END""",
+    "releases wait for open complaints only": """
+      SELECT a.order_id::text AS what FROM accounts a
+      LEFT JOIN (SELECT order_id, count(*) FILTER (WHERE NOT ended) AS open FROM suspensions GROUP BY order_id) s
+        USING (order_id)
+      LEFT JOIN (SELECT order_id, count(*) AS waiting FROM instructions WHERE state = 'waiting' GROUP BY order_id) w
+        USING (order_id)
+      WHERE a.suspensions <> coalesce(s.open, 0) OR (w.waiting > 0 AND (a.suspensions = 0 OR a.state <> 'held'))""",
+    "custody per bank = what its results say": """
+      SELECT bank AS what FROM (
+        SELECT bank, held_fen + releasing_fen + refunding_fen AS fen FROM accounts
+        UNION ALL SELECT bank, CASE WHEN outcome = 'returned' OR number LIKE 'C%' THEN -amount_fen ELSE amount_fen END
+        FROM bank_results WHERE verdict = 'applied' AND outcome IN ('paid', 'returned')) f
+      GROUP BY bank HAVING sum(fen) <> 0""",
+    "money that belongs nowhere is suspense": """
+      SELECT coalesce(r.bank, s.bank) || ' ' || coalesce(r.reference, s.reference) AS what FROM (
+        SELECT DISTINCT bank, reference, amount_fen FROM bank_results
+        WHERE outcome = 'paid' AND verdict IN ('unknown_number', 'wrong_amount', 'late', 'double')) r
+      FULL JOIN suspense s USING (bank, reference, amount_fen) WHERE r.bank IS NULL OR s.bank IS NULL""",
+    "each movement at a bank is booked once": """
+      SELECT bank || ' ' || reference AS what FROM (
+        SELECT bank, reference FROM bank_results WHERE verdict = 'applied' AND outcome = 'paid'
+        UNION ALL SELECT bank, reference FROM suspense) m
+      GROUP BY bank, reference HAVING count(*) > 1""",
     "no payment contradicts the books": """
       SELECT number || ' ' || reference AS what FROM bank_results WHERE verdict = 'conflict'""",
 }
@@ -95,13 +151,18 @@ async def check(dsn: str) -> AuditReport:
     connection = await asyncpg.connect(dsn)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            counts = await connection.fetchrow(_COUNTS)
-            assert counts is not None
-            violations: dict[str, list[str]] = {}
-            for name, query in CHECKS.items():
-                rows = await connection.fetch(f"{query} LIMIT {MOST_SHOWN}")
-                if rows:
-                    violations[name] = [row["what"] for row in rows]
+            return await prove(connection)
     finally:
         await connection.close()
+
+
+async def prove(connection: "asyncpg.Connection[asyncpg.Record]") -> AuditReport:
+    """Proves the books as `connection` sees them in its transaction."""
+    counts = await connection.fetchrow(_COUNTS)
+    assert counts is not None
+    violations: dict[str, list[str]] = {}
+    for name, query in CHECKS.items():
+        rows = await connection.fetch(f"{query} LIMIT {MOST_SHOWN}")
+        if rows:
+            violations[name] = [row["what"] for row in rows]
     return AuditReport(**dict(counts), violations=violations)

@@ -20,6 +20,7 @@ from services.escrow.domain import (
     hold,
     judge_collect,
     judge_outgoing,
+    judge_unknown,
     next_ask,
     purpose_of,
     settle,
@@ -40,7 +41,7 @@ from shared.contracts.escrow import (
 from shared.ids import derived_id
 from shared.messaging.work import UnitOfWork
 
-INSTRUCTION_CHANGES: Final = ("attempt", "turn", "state", "reference", "asks", "changed_at")
+INSTRUCTION_CHANGES: Final = ("attempt", "turn", "state", "reference", "asks", "returned", "changed_at")
 
 
 @dataclass(slots=True)
@@ -150,20 +151,20 @@ class _Booking:
     ) -> None:
         """Judges one result, keeps it raw, and books it where it says something new."""
         result = message.data
+        attempt = purpose.attempt if purpose else 0
+        answer = Answer(result.outcome, attempt, result.amount_fen, result.reference, result.reason)
         verdict: Verdict
-        if purpose is None or account is None or instruction is None:
-            verdict = "unknown_number"
+        if account is None or instruction is None or account.bank != result.bank:  # another bank was never told
+            verdict = judge_unknown(purpose.kind if purpose else result.kind, answer)
+        elif instruction.kind == "collect":
+            verdict = judge_collect(account, instruction, answer)
+            if verdict == "applied":
+                self._collected(message, account, instruction)
         else:
-            answer = Answer(result.outcome, purpose.attempt, result.amount_fen, result.reference, result.reason)
-            if instruction.kind == "collect":
-                verdict = judge_collect(account, instruction, answer)
-                if verdict == "applied":
-                    self._collected(message, account, instruction)
-            else:
-                verdict = judge_outgoing(instruction, answer)
-                if verdict == "applied":
-                    self._paid_out(message, account, instruction)
-        if verdict in SUSPENSE and result.outcome == "paid" and (purpose is None or purpose.kind == "collect"):
+            verdict = judge_outgoing(instruction, answer)
+            if verdict == "applied":
+                self._paid_out(message, account, instruction)
+        if verdict in SUSPENSE and result.outcome == "paid":
             self._suspend(message, verdict)
         self._keep(message, verdict)
 
@@ -229,6 +230,8 @@ class _Booking:
         """Books money at once, whatever it is; the same movement told twice is one row."""
         result = message.data
         receipt_id = derived_id("receipt", result.bank, result.reference)
+        if receipt_id in self.causes:
+            return
         self.causes[receipt_id] = message
         self.suspense.append(
             Suspense(
@@ -275,9 +278,8 @@ class _Booking:
     async def _write_suspense(self) -> None:
         if not self.suspense:
             return
-        unique = {row.receipt_id: row for row in self.suspense}
-        there = await self.work.load(SuspenseRow, Suspense, list(unique), lock=False)
-        new = [row for key, row in unique.items() if key not in there]
+        there = await self.work.load(SuspenseRow, Suspense, list(self.causes), lock=False)
+        new = [row for row in self.suspense if row.receipt_id not in there]
         await self.work.insert(SuspenseRow, new, ignore_existing=True)
         for row in new:
             booked = SuspenseBooked(

@@ -3,7 +3,7 @@
 Every function first refuses, then changes the state objects it was given and says what must go out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
@@ -22,9 +22,10 @@ ASK_AGAIN_AFTER: Final = timedelta(minutes=5)
 """The first time an instruction without a final answer is asked again; doubled each time [ours]."""
 ASK_AGAIN_AT_MOST: Final = timedelta(hours=6)
 RETRY_REFUSED_AFTER: Final = timedelta(minutes=30)
-"""When a refused or returned payment is tried with a new number [ours]."""
+"""When a refused or returned payment is first tried with a new number; doubled each time [ours]."""
+RETRY_REFUSED_AT_MOST: Final = timedelta(days=1)
 MOST_ATTEMPTS: Final = 35
-"""One base-36 digit of the number; after that a person must act."""
+"""One base-36 digit of the number: a month of tries; after that a person must act."""
 
 LETTER: Final[dict[Kind, str]] = {"collect": "C", "payout": "P", "refund": "R"}
 KIND_OF_LETTER: Final[dict[str, Kind]] = {"C": "collect", "P": "payout", "R": "refund"}
@@ -76,7 +77,7 @@ class Transfer:
 @dataclass(slots=True)
 class Instruction:
     """What the bank was told for one purpose: lesson 0 is the whole order. `attempt` grows after a definite refusal,
-    `turn` each time a payout that was paid came back."""
+    `turn` each time a payment that was made came back; `returned` are the references of those."""
 
     order_id: UUID
     lesson_no: int
@@ -88,6 +89,7 @@ class Instruction:
     state: str = "sent"
     reference: str = ""
     asks: int = 0
+    returned: list[str] = field(default_factory=list)
 
     @property
     def key(self) -> tuple[UUID, int, str]:
@@ -237,6 +239,12 @@ class Answer:
     reason: str
 
 
+def judge_unknown(kind: str, answer: Answer) -> Verdict:
+    """What an answer to an instruction that was never given means: money that came is suspense, money that went is for
+    a person."""
+    return "conflict" if answer.outcome == "paid" and kind != "collect" else "unknown_number"
+
+
 def judge_collect(account: Account, instruction: Instruction, answer: Answer) -> Verdict:
     """What an answer to a collection means. `applied`: the caller holds (paid) or fails (refused) the payment."""
     if answer.outcome in ("accepted", "unknown"):
@@ -246,6 +254,8 @@ def judge_collect(account: Account, instruction: Instruction, answer: Answer) ->
             return "repeated" if answer.reference == account.paid_reference else "double"
         if account.state != "collecting":
             return "late"
+        if answer.attempt != instruction.attempt:
+            return "unknown_number"
         return "applied" if answer.amount_fen == account.price_fen else "wrong_amount"
     if answer.outcome == "refused":
         if account.state == "collecting":
@@ -258,19 +268,23 @@ def judge_outgoing(instruction: Instruction, answer: Answer) -> Verdict:
     """What an answer to a payout or refund means; `applied`: the caller books it."""
     if answer.outcome in ("accepted", "unknown"):
         return "noted"
+    if answer.outcome == "paid" and answer.reference in instruction.returned:
+        return "repeated"  # of a payment that was booked, and came back since
     if answer.attempt != instruction.attempt:
         # A number that was definitely refused is dead. That it was paid after all is for a person.
         return "conflict" if answer.outcome == "paid" else "stale"
     if answer.outcome == "paid":
-        if instruction.state == "paid" or instruction.reference == answer.reference:
-            return "repeated" if instruction.reference == answer.reference else "conflict"
-        if instruction.state != "sent":
-            return "conflict"
-        return "applied" if answer.amount_fen == instruction.amount_fen else "conflict"
+        if instruction.reference == answer.reference:
+            return "repeated"
+        as_told = instruction.state == "sent" and answer.amount_fen == instruction.amount_fen
+        return "applied" if as_told else "conflict"
     if answer.outcome == "refused":
         return {"sent": "applied", "refused": "repeated"}.get(instruction.state, "conflict")  # type: ignore[return-value]
     if answer.outcome == "returned":
-        return "applied" if instruction.state == "paid" else "stale"
+        if instruction.state == "refused":
+            return "stale"
+        as_told = instruction.state == "paid" and answer.amount_fen == instruction.amount_fen
+        return "applied" if as_told else "conflict"  # a payment nobody told of cannot come back
     return "conflict"
 
 
@@ -314,6 +328,8 @@ def come_back(account: Account, instruction: Instruction, now: datetime) -> Tran
     )
     move(account, transfer)
     instruction.state = "refused"
+    instruction.returned = [*instruction.returned, instruction.reference]
+    instruction.reference = ""
     instruction.changed_at = now
     if not payout:
         account.state = "refunding"
@@ -323,7 +339,7 @@ def come_back(account: Account, instruction: Instruction, now: datetime) -> Tran
 def next_ask(instruction: Instruction) -> timedelta:
     """How long to wait for the bank before the instruction is looked at again."""
     if instruction.state == "refused":
-        return RETRY_REFUSED_AFTER
+        return min(RETRY_REFUSED_AFTER * (1 << min(instruction.attempt, 10)), RETRY_REFUSED_AT_MOST)
     # A clamp before the power: the count has no limit.
     return min(ASK_AGAIN_AFTER * (1 << min(instruction.asks, 10)), ASK_AGAIN_AT_MOST)
 

@@ -5,6 +5,7 @@ from typing import ClassVar
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, Index, MetaData, Text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -107,6 +108,7 @@ class InstructionRow(Base, table=True):
     amount_fen: int = Field(sa_type=BigInteger)
     reference: str = Field(max_length=100)
     asks: int
+    returned: list[str] = Field(sa_type=JSONB)
     changed_at: datetime = Field(sa_type=UTC_TIME)
 
 

@@ -21,6 +21,7 @@ from services.escrow.domain import (
     start_refund,
 )
 from services.escrow.tables import AccountRow, InstructionRow, SuspensionRow
+from shared.contracts.catalog import BankAccount
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
 from shared.contracts.escrow import (
@@ -85,7 +86,11 @@ async def collect(work: UnitOfWork, messages: Sequence[Message[CollectPayment]])
 
 
 def _refuse_other_terms(known: Account, ask: CollectPayment) -> None:
-    if (known.price_fen, known.lessons, known.account_id) != (ask.amount_fen, ask.lessons, ask.account_id):
+    account = BankAccount(
+        bank=known.bank, supervised_account=known.supervised_account, payout_account=known.payout_account
+    )
+    terms = (known.account_id, known.institution_id, account, known.price_fen, known.lessons)
+    if terms != (ask.account_id, ask.institution_id, ask.account, ask.amount_fen, ask.lessons):
         raise Refused("hold_exists", price_fen=known.price_fen, lessons=known.lessons)
 
 
@@ -188,19 +193,20 @@ async def _send_back(work: UnitOfWork, message: Message[Any], order_id: UUID, re
         _repeat_end(work, account, message)
         return
     for one in waiting:
-        one.state = "dropped"  # its fee goes back to the guardian with the rest
+        one.state, one.changed_at = "dropped", work.now  # its fee goes back to the guardian with the rest
     transfer = start_refund(account, instruction, work.now)
     instruct(work, account, instruction, message)
     await work.insert(InstructionRow, [instruction])
-    await work.update(InstructionRow, waiting, "state")
+    await work.update(InstructionRow, waiting, "state", "changed_at")
     await ledger.post(work, [transfer], {order_id: account})
 
 
 def _repeat_end(work: UnitOfWork, account: Account, message: Message[Any]) -> None:
-    """Asked again for an order whose end was told before: told again, so that a saga that lost its place goes on."""
+    """Asked again for an order whose end was told before: told again, so that a saga that lost its place goes on.
+    All of it released meanwhile: nothing goes back, and that is told too."""
     if account.state == "failed":
         work.send(PaymentFailed(order_id=account.order_id, reason=account.reason), message)
-    elif account.state == "refunded":
+    elif account.state != "refunding":
         amount = account.refunded_fen
         work.send(Refunded(order_id=account.order_id, account_id=account.account_id, amount_fen=amount), message)
 

@@ -7,6 +7,7 @@ notices.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -121,6 +122,7 @@ class Sender:
         self.ring = ring
         self.provider = provider
         self.dead = ""
+        self._died = asyncio.Event()
         self._wake_relay = wake_relay
 
     async def run(self) -> None:
@@ -141,10 +143,15 @@ class Sender:
                 if not is_passing(error):
                     raise
                 log.warning("SMS sender waits", error=str(error)[:300])
-                await asyncio.sleep(FAULT_PAUSE_S)
+                await self._pause(FAULT_PAUSE_S)
             else:
                 if done < SET_ROWS:
-                    await asyncio.sleep(poll_s)
+                    await self._pause(poll_s)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleeps, but not past the sender's own end."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._died.wait(), seconds)
 
     # --- one set ------------------------------------------------------------------------------------------------------
 
@@ -267,6 +274,7 @@ class Sender:
     def _stop(self, code: str) -> None:
         if not self.dead:
             self.dead = code or "dead"
+            self._died.set()
             STOPPED.set(1)
             log.critical("SMS account is dead, the sender stops", provider=self.provider.name, code=code)
 

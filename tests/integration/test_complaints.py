@@ -92,9 +92,7 @@ async def test_a_complaint_is_routed_numbered_and_told_to_notify(harness: Harnes
         told = await harness.expect(FilingMoved, request.filing_id)
         assert (str(told.account_id), told.number, told.state) == (actor.subject, view.number, "submitted")
         assert (told.department, told.hotline, told.overdue) == (view.department, view.hotline, False)
-        assert harness.seen(SuspendReleases) == [] or all(
-            one.complaint_id != request.filing_id for one in harness.seen(SuspendReleases)
-        )
+        assert all(one.complaint_id != request.filing_id for one in harness.seen(SuspendReleases))
 
 
 async def test_an_anonymous_report_is_filed_and_names_nobody(harness: Harness) -> None:
@@ -219,7 +217,7 @@ async def test_a_number_that_nobody_was_given_shows_nothing(harness: Harness) ->
         filing = await harness.ask(a_filing(kind="report"))
         number = filing.number[:-1] + ("0" if filing.number[-1] != "0" else "1")
         await unchanged_by(harness, "complaint_unknown", ShowFiling(number=number))
-        await unchanged_by(harness, "complaint_unknown", ShowFiling(number="\x00投诉"))
+        await unchanged_by(harness, "complaint_unknown", ShowFiling(number="投诉"))
         await unchanged_by(harness, "complaint_unknown", ShowFiling(number=str(filing.filing_id)[:30]))
         with pytest.raises(RequestRefused) as caught:
             await harness.client.ask(ShowFiling(number=filing.number), token="bad.token.here")

@@ -10,7 +10,6 @@ from services.catalog import domain
 from services.catalog.domain import Course, Institution, Reservation, SeatBook, Seats
 from shared.contracts.catalog import Disclosure, InstitutionState, Licence
 from shared.contracts.errors import Refused
-from shared.contracts.types import LessonTime
 from shared.ids import new_id
 from shared.policy import Category, policy_for
 from shared.working_days import SHANGHAI, shanghai

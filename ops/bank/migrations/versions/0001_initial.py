@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.Column("amount_fen", sa.BigInteger, nullable=False),
         sa.Column("from_account", sa.String(100), nullable=False),
         sa.Column("to_account", sa.String(100), nullable=False),
-        sa.Column("refund_of", sa.String(100), nullable=False),
+        sa.Column("refund_of", sa.String(100)),
         sa.Column("reference", sa.String(100), nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("happened_at", sa.DateTime(timezone=True), nullable=False),
@@ -43,7 +43,9 @@ def upgrade() -> None:
         sa.CheckConstraint("amount_fen > 0", name=op.f("entries_positive_check")),
         sa.CheckConstraint("from_account <> to_account OR outcome = 'refused'", name=op.f("entries_two_sides_check")),
     )
-    op.create_index("entries_refund_of", "entries", ["bank", "refund_of"], postgresql_where=sa.text("refund_of <> ''"))
+    op.create_index(
+        "entries_refund_of", "entries", ["bank", "refund_of"], postgresql_where=sa.text("refund_of IS NOT NULL")
+    )
     op.create_index("entries_happened_at", "entries", ["happened_at"], postgresql_using="brin")
     op.create_table(
         "behaviours",

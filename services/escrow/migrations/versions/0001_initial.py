@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
@@ -103,6 +104,7 @@ def upgrade() -> None:
         sa.Column("amount_fen", sa.BigInteger(), nullable=False),
         sa.Column("reference", sa.String(length=100), nullable=False),
         sa.Column("asks", sa.Integer(), nullable=False),
+        sa.Column("returned", postgresql.JSONB(), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("kind IN ('collect', 'payout', 'refund')", name=op.f("instructions_kind_check")),
         sa.CheckConstraint(
