@@ -182,8 +182,8 @@ async def _the_complaint(story: Story, scenario: Scenario, bought: Bought) -> No
     )
     filed = await story.step("家长张伟 complains: no invoice", scenario.ask(filing, FilingView, bought.guardian.token))
     story.console.print(f"      {filed.number} → {filed.department} {filed.hotline}")
-    routed = (filed.department, filed.hotline) == ("天宁区文体广电和旅游局", "69661826")
-    story.must("it is routed by the table of the notice to 天宁区文体广电和旅游局, 69661826", routed)
+    routed = (filed.department, filed.hotline) == ("天宁区文化体育和旅游局", "69661826")
+    story.must("it is routed by the table of the notice to 天宁区文化体育和旅游局, 69661826", routed)
     await scenario.confirm(bought, 3)
 
     async def held() -> bool:

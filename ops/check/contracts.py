@@ -13,6 +13,7 @@ A difference is a change of a contract: it is reviewed like one. Writers only ad
 """
 
 import difflib
+import functools
 import importlib
 import json
 import pkgutil
@@ -25,9 +26,11 @@ from typing import Any, Final
 from pydantic.json_schema import models_json_schema
 
 import shared.contracts
+from ops.stack_layout import PARTS
 from shared.contracts.envelope import CONTENT_TYPE, CONTRACTS, Command, Data, Event, Message, Problem, Reply, Request
 from shared.contracts.errors import CODES
 from shared.contracts.topics import ALL_TOPICS, Topic
+from shared.messaging.handlers import Handlers
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCS: Final = ROOT / "docs"
@@ -90,6 +93,7 @@ def message_schema(contract: type[Data]) -> dict[str, Any]:
         "x-topics": [topic.name for topic in ALL_TOPICS if travels_on(contract, topic)],
         "x-key": contract.KEY,
         "x-reply": contract.REPLY.TYPE if contract.REPLY else "",
+        "x-heard-by": list(hearers().get(contract.TYPE, ())),
     } | {name: value for name, value in schema.items() if name not in ("title", "description")}
 
 
@@ -123,18 +127,14 @@ def kind_of(contract: type[Data]) -> str:
 def travels_on(contract: type[Data], topic: Topic) -> bool:
     """Whether messages of `contract` may be found on `topic`."""
     if contract.TOPIC:
-        return contract.TOPIC == topic.name
+        return topic.name == contract.TOPIC
     if topic.kind == "dead letters":
         return contract.TYPE == "dead_letter.v1"
     if topic.kind == "gateway replies":
-        return contract is Problem or _answers(contract, Request)
-    if topic.kind == "replies":
-        return contract is Problem or _answers(contract, Command)
-    return False
-
-
-def _answers(contract: type[Data], asked: type[Data]) -> bool:
-    return any(one.REPLY is contract and issubclass(one, asked) for one in CONTRACTS.values())
+        answers = {one.REPLY for one in CONTRACTS.values() if issubclass(one, Request)}
+        return contract is Problem or contract in answers
+    # A service's own replies topic: the answers it has handlers for.
+    return topic.kind == "replies" and topic.owner in hearers().get(contract.TYPE, ())
 
 
 # --- AsyncAPI -------------------------------------------------------------------------------------------------------
@@ -265,19 +265,37 @@ def _schemas(known: dict[str, type[Data]]) -> dict[str, Any]:
 
 
 def _operations(known: dict[str, type[Data]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Who receives and who sends each message on each topic, as far as the contracts tell."""
+    """Who sends and who receives each message on each topic."""
     for topic in ALL_TOPICS:
-        here = [contract for contract in known.values() if travels_on(contract, topic)]
-        if topic.kind == "instructions":
-            yield from (_operation(topic.owner, "send", topic, one) for one in here if one.TYPE == "bank.instruct.v1")
-            yield from (_operation("bank", "receive", topic, one) for one in here)
-        elif topic.kind == "results":
-            yield from (_operation(topic.owner, "send", topic, one) for one in here)
-            yield from (_operation("escrow", "receive", topic, one) for one in here)
-        elif topic.kind in ("requests", "commands"):
-            yield from (_operation(topic.owner, "receive", topic, one) for one in here)
-        elif topic.kind in ("events", "dead letters"):
-            yield from (_operation(topic.owner, "send", topic, one) for one in here)
+        for type_, contract in known.items():
+            if not travels_on(contract, topic):
+                continue
+            if (sender := sender_of(contract, topic)) is not None:
+                yield _operation(sender, "send", topic, contract)
+            for service in hearers().get(type_, ()):
+                if contract.TOPIC or topic.owner == service:
+                    yield _operation(service, "receive", topic, contract)
+
+
+def sender_of(contract: type[Data], topic: Topic) -> str | None:
+    """Who sends messages of `contract` on `topic`; None where that is not one service (gateways, whoever asks)."""
+    if topic.kind in ("events", "results", "dead letters"):
+        return topic.owner
+    if topic.kind == "instructions":
+        # What is heard there by the bank alone and is no instruction is its own timer.
+        return topic.owner if contract.TYPE == "bank.instruct.v1" else "bank"
+    return None
+
+
+@functools.cache
+def hearers() -> dict[str, tuple[str, ...]]:
+    """Type → the services that have a handler for it, asked of the services themselves."""
+    found: dict[str, tuple[str, ...]] = {}
+    for part in PARTS:
+        handlers: Handlers = importlib.import_module(part.module).handlers
+        for type_ in handlers.entries:
+            found[type_] = (*found.get(type_, ()), part.name)
+    return found
 
 
 def _operation(service: str, action: str, topic: Topic, contract: type[Data]) -> tuple[str, dict[str, Any]]:
@@ -291,14 +309,15 @@ def _operation(service: str, action: str, topic: Topic, contract: type[Data]) ->
     if action == "receive":
         group = {"type": "string", "const": f"yike-{service}"}
         made["bindings"] = {"kafka": {"groupId": group, "bindingVersion": BINDING_VERSION}}
-        if not issubclass(contract, Event):
+        if issubclass(contract, (Request, Command)):
             answers = [Problem.TYPE] if contract.REPLY is None else [contract.REPLY.TYPE, Problem.TYPE]
             made["reply"] = {
                 "address": {"location": "$message.payload#/replyto"},
                 "channel": _ref("channels", ANY_REPLY),
                 "messages": [_ref(f"channels/{ANY_REPLY}/messages", answer) for answer in answers],
             }
-    return f"{service}.{action}.{contract.TYPE}", made
+    place = f".{topic.kind.replace(' ', '_')}" if contract.TOPIC == "" else ""
+    return f"{service}.{action}.{contract.TYPE}{place}", made
 
 
 def faults(document: dict[str, Any]) -> list[str]:
@@ -353,13 +372,14 @@ def topics_page(known: dict[str, type[Data]]) -> str:
         f"<!-- {GENERATED} -->",
         "",
         "All topics of Yike, as `shared/contracts/topics.py` writes them down and `yike topics ensure` makes them.",
-        "Kafka makes none by itself. Equal keys keep their order. What an order is about has the order's id as its key.",
+        "Kafka makes none by itself. Equal keys keep their order; all that is about an order has its id as the key.",
         "",
         "| Topic | Owner | Kind | Partition key | Partitions | Kept |",
         "|---|---|---|---|--:|--:|",
     ]
     for topic in ALL_TOPICS:
-        kept = f"{topic.retention_ms / MS_PER_DAY:g} days"
+        days = topic.retention_ms / MS_PER_DAY
+        kept = f"{days:g} day{'' if days == 1 else 's'}"
         lines.append(f"| `{topic.name}` | {topic.owner} | {topic.kind} | {topic.key} | {topic.partitions} | {kept} |")
     lines += ["", "## What travels on them", ""]
     for topic in ALL_TOPICS:
@@ -389,7 +409,8 @@ def _line(type_: str, contract: type[Data]) -> str:
     key = f", key `{contract.KEY}`" if contract.KEY else ""
     answer = f", answered with `{contract.REPLY.TYPE}`" if contract.REPLY else ""
     first = _words(contract).split(". ", 1)[0].rstrip(".")
-    return f"[`{type_}`](contracts/{type_}.json){key}{answer}: {first}."
+    heard = ", ".join(hearers().get(type_, ()))
+    return f"[`{type_}`](contracts/{type_}.json){key}{answer}{f', heard by {heard}' if heard else ''}: {first}."
 
 
 def errors_page() -> str:

@@ -80,13 +80,14 @@ _HOUSEKEEPING: Final[tuple[TextClause, ...]] = (
     text("""UPDATE sms SET state = 'dropped', reason = 'late', finished_at = yike_now() WHERE id IN (
               SELECT id FROM sms WHERE state = 'no_contact' AND expires_at <= yike_now()
               ORDER BY expires_at LIMIT :rows FOR UPDATE SKIP LOCKED)"""),
-    text("""DELETE FROM challenges WHERE ctid = ANY(ARRAY(SELECT ctid FROM challenges
-              WHERE sent_at < yike_now() - make_interval(days => :codes_days) LIMIT :rows))"""),
+    text("""DELETE FROM challenges WHERE challenge_id = ANY(ARRAY(SELECT challenge_id FROM challenges
+              WHERE sent_at < yike_now() - make_interval(days => :codes_days) ORDER BY sent_at LIMIT :rows))"""),
     text("""DELETE FROM code_sends WHERE ctid = ANY(ARRAY(SELECT ctid FROM code_sends
-              WHERE sent_at < yike_now() - make_interval(days => :codes_days) LIMIT :rows))"""),
-    text("""DELETE FROM sms WHERE ctid = ANY(ARRAY(SELECT ctid FROM sms
-              WHERE created_at < yike_now() - make_interval(days => :sms_days)
-              AND state NOT IN ('sending', 'unknown') LIMIT :rows))"""),
+              WHERE sent_at < yike_now() - make_interval(days => :codes_days) ORDER BY sent_at LIMIT :rows))"""),
+    # Ids are made by machines' clocks, so they are compared with the real time.
+    text("""DELETE FROM sms WHERE id = ANY(ARRAY(SELECT id FROM sms
+              WHERE id < (SELECT uuidv7(- make_interval(days => :sms_days)))
+              AND state NOT IN ('sending', 'unknown') ORDER BY id LIMIT :rows))"""),
 )
 
 

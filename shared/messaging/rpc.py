@@ -141,6 +141,14 @@ class GatewayClient:
             }
         ).encode()
 
+    async def post(self, request: Request, *, token: str = "") -> UUID:
+        """Sends `request` without waiting for the broker or for an answer; returns the message id. For loads."""
+        message_id = new_id()
+        body = self.envelope(request, message_id, token=token)
+        topic = self.namespace + request.TOPIC
+        await self._producer.send(topic, body, key=request.partition_key.encode() or None)
+        return message_id
+
     async def send_raw(self, topic: str, key: str, body: bytes, headers: list[tuple[str, bytes]] | None = None) -> None:
         """Publishes `body` as it is and waits for the broker's acknowledgement."""
         await self._producer.send_and_wait(

@@ -263,7 +263,7 @@ async def test_nothing_is_done_to_an_institution_that_is_not_registered(catalog:
 
 async def test_whoever_looks_for_an_institution_that_is_not_there_is_told_not_to_pay(catalog: Catalog) -> None:
     view = await catalog.registered()
-    for query in (a_uscc(), view.name[:-1], "不存在的培训机构", "%", "_" * 18, "a\x00b", "ﷺ" * 100):
+    for query in (a_uscc(), view.name[:-1], "不存在的培训机构", "%", "_" * 18, "ﷺ" * 100):
         problem = await catalog.refusal(LookUpInstitution(query=query), None)
         assert problem.code == "institution_not_registered"
         assert "未注册登记" in problem.detail

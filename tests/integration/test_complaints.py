@@ -310,8 +310,10 @@ async def test_a_filing_that_nobody_accepts_is_told_overdue_once_and_gets_a_new_
 async def test_an_accepted_complaint_that_is_not_mediated_in_time_is_told_overdue(harness: Harness) -> None:
     async with harness.service("complaints"):
         filing = await harness.ask(a_filing(), guardian())
+        before = harness.now()
         accepted = await step(harness, filing, "accepted")
-        assert accepted.act_by == add_working_days(harness.now(), 45)
+        # Midnight may pass in between.
+        assert accepted.act_by in {add_working_days(before, 45), add_working_days(harness.now(), 45)}
         working = await step(harness, filing, "in_progress")
         assert working.act_by == accepted.act_by
         await harness.advance(working.act_by - harness.now() + timedelta(minutes=1))

@@ -828,6 +828,10 @@ class TestSender:
         content = await harness.content("notify")
         assert (content["challenges"], content["code_sends"]) == ([], [])
         assert (await desk.row(sms_id))["state"] == "sent"
+        sql = "UPDATE sms SET id = uuidv7(- interval '401 days') WHERE id = $1 RETURNING id"
+        [[aged]] = await harness.rows("notify", sql, sms_id)
+        await desk.sender.keep_house()
+        assert await harness.rows("notify", "SELECT 1 FROM sms WHERE id = $1", aged) == []
 
     async def test_the_process_sends_a_code_at_once(self, harness: Harness, desk: Desk, service: Service) -> None:
         assert send_sms in BACKGROUND

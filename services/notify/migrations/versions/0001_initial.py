@@ -38,7 +38,7 @@ def upgrade() -> None:
         sa.CheckConstraint("(phone IS NOT NULL) = (state = 'open')", name=op.f("challenges_phone_while_open_check")),
         sa.CheckConstraint("tries BETWEEN 0 AND 100", name=op.f("challenges_tries_check")),
     )
-    op.create_index("challenges_sent_at", "challenges", ["sent_at"], postgresql_using="brin")
+    op.create_index("challenges_sent_at", "challenges", ["sent_at"])
     op.create_table(
         "code_sends",
         sa.Column("key_hash", sa.LargeBinary, nullable=False),
@@ -46,7 +46,7 @@ def upgrade() -> None:
         sa.Column("challenge_id", sa.Uuid, nullable=False),
         sa.PrimaryKeyConstraint("key_hash", "sent_at", "challenge_id", name="code_sends_pkey"),
     )
-    op.create_index("code_sends_sent_at", "code_sends", ["sent_at"], postgresql_using="brin")
+    op.create_index("code_sends_sent_at", "code_sends", ["sent_at"])
     _sms()
 
 
@@ -96,7 +96,6 @@ def _sms() -> None:
     op.create_index("sms_queued", "sms", ["lane", "not_before"], postgresql_where=sa.text("state = 'queued'"))
     op.create_index("sms_sending", "sms", ["claimed_at"], postgresql_where=sa.text("state = 'sending'"))
     op.create_index("sms_no_contact", "sms", ["expires_at"], postgresql_where=sa.text("state = 'no_contact'"))
-    op.create_index("sms_created_at", "sms", ["created_at"], postgresql_using="brin")
     # Each row is changed two or three times soon after it was written, then never again.
     op.execute(
         "ALTER TABLE sms SET (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.0, "

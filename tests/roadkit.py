@@ -1,0 +1,498 @@
+"""A service of no business for the tests of the road: it writes down every message it handles, so nothing hides.
+
+`Road` is a harness of its own (database, topics, gateway, recorder); `serve` runs the service in this process with a
+hook the test has a hand in, and `python -m tests.roadkit` runs it as a process that can be signalled and killed.
+Its contracts are known (`CONTRACTS`) only while a road runs: what is generated from all contracts never sees them.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID
+
+import pydantic_core
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from sqlalchemy import BigInteger, Identity, MetaData, Text, text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from ops.provision import create_databases, drop_databases, ensure_topics
+from ops.stack.servers import Servers
+from shared.contracts import topics
+from shared.contracts.envelope import CONTRACTS, Command, Data, Event, Message, Reply, Request
+from shared.contracts.errors import Refused
+from shared.database import Database
+from shared.ids import new_id
+from shared.keys import generate_keys
+from shared.messaging.broker import make_reader
+from shared.messaging.dead_letter import DeadLetter
+from shared.messaging.handlers import Handlers, each
+from shared.messaging.rpc import GatewayClient
+from shared.messaging.tables import CLOCK_SQL
+from shared.messaging.work import UnitOfWork
+from shared.service import Background, Service, run
+from shared.tables import service_metadata
+from tests.harness import TEST_PARTITIONS, Harness
+
+SERVICE = "escrow"
+COMMANDS, REQUESTS, EVENTS = topics.commands(SERVICE), topics.requests(SERVICE), topics.events(SERVICE)
+OTHERS_EVENTS = topics.events("orders")
+DEAD_LETTERS = topics.dead_letters(SERVICE)
+GATEWAY_REPLIES = topics.gateway_replies("test")
+_TOPICS = {COMMANDS, REQUESTS, EVENTS, OTHERS_EVENTS, DEAD_LETTERS, GATEWAY_REPLIES, topics.replies(SERVICE)}
+
+
+# --- the words ------------------------------------------------------------------------------------------------------
+
+
+class Balance(Reply, type="escrow.roadtest.balance.v1"):
+    """The answer to both."""
+
+    account_id: UUID
+    total: int
+
+
+class Put(Command, type="escrow.roadtest.put.v1", topic=COMMANDS, key="account_id", reply=Balance):
+    """Writes one entry. `act` is for the hook of the test."""
+
+    account_id: UUID
+    number: int
+    act: str = ""
+
+
+class Ask(Request, type="escrow.roadtest.ask.v1", topic=REQUESTS, key="account_id", reply=Balance):
+    """Writes one entry, for a gateway; a negative number is refused."""
+
+    account_id: UUID
+    number: int
+    act: str = ""
+
+
+class Plan(Command, type="escrow.roadtest.plan.v1", topic=COMMANDS, key="account_id"):
+    """Sets a timer for `Remind`, or cancels it (`after_s` None)."""
+
+    account_id: UUID
+    number: int
+    after_s: float | None
+
+
+class Remind(Command, type="escrow.roadtest.remind.v1", topic=COMMANDS, key="account_id"):
+    """The timer; writes one entry."""
+
+    account_id: UUID
+    number: int
+
+
+class Noted(Event, type="escrow.roadtest.noted.v1", topic=EVENTS, key="account_id"):
+    """An entry was written."""
+
+    account_id: UUID
+    number: int
+
+
+class Told(Event, type="orders.roadtest.told.v1", topic=OTHERS_EVENTS, key="account_id"):
+    """Another service has said something; writes one entry."""
+
+    account_id: UUID
+    number: int
+
+
+_WORDS: tuple[type[Data], ...] = (Balance, Put, Ask, Plan, Remind, Noted, Told)
+for _word in _WORDS:
+    del CONTRACTS[_word.TYPE]
+
+
+# --- the service ----------------------------------------------------------------------------------------------------
+
+metadata = service_metadata()
+
+
+class Base(SQLModel, registry=registry(metadata=metadata)):
+    """Beside the tables of the road."""
+
+    metadata: ClassVar[MetaData] = metadata
+
+
+class AccountRow(Base, table=True):
+    """A sum, so that a message lost or handled twice shows in a figure too."""
+
+    __tablename__ = "road_accounts"
+    account_id: UUID = Field(primary_key=True)
+    total: int = Field(sa_type=BigInteger)
+
+
+class EntryRow(Base, table=True):
+    """One row for each time a handler saw a message: nothing is unique here but the row's own number."""
+
+    __tablename__ = "road_entries"
+    seq: int = Field(primary_key=True, sa_type=BigInteger, sa_column_args=(Identity(always=True),))
+    account_id: UUID = Field(index=True)
+    number: int = Field(sa_type=BigInteger)
+    type: str = Field(sa_type=Text)
+    traceparent: str = Field(sa_type=Text)
+
+
+@dataclass
+class Account:
+    """Its state."""
+
+    account_id: UUID
+    total: int
+
+
+@dataclass
+class Entry:
+    """Its new row."""
+
+    account_id: UUID
+    number: int
+    type: str
+    traceparent: str
+
+
+Hook = Callable[[UnitOfWork, Sequence[Message[Any]]], Awaitable[None]]
+
+
+async def no_hook(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+    """A test that lets the service alone."""
+
+
+async def write(work: UnitOfWork, messages: Sequence[Message[Any]]) -> dict[UUID, Account]:
+    """One entry for each message, and the sums."""
+    ids = {message.data.account_id for message in messages}
+    await work.insert(AccountRow, [Account(id_, 0) for id_ in sorted(ids)], ignore_existing=True)
+    accounts = await work.load(AccountRow, Account, ids)
+    for message in messages:
+        accounts[message.data.account_id].total += message.data.number
+    entries = [Entry(m.data.account_id, m.data.number, m.type, m.traceparent) for m in messages]
+    await work.insert(EntryRow, entries)
+    await work.update(AccountRow, accounts.values(), "total")
+    return accounts
+
+
+def make_handlers(hook: Hook = no_hook) -> Handlers:
+    """The handlers; `hook` runs after the rows are written and before anything is sent."""
+    handlers = Handlers(SERVICE)
+
+    @handlers.on(Put)
+    async def on_put(work: UnitOfWork, messages: Sequence[Message[Put]]) -> None:
+        accounts = await write(work, messages)
+        await hook(work, messages)
+        for message in messages:
+            work.send(Noted(account_id=message.data.account_id, number=message.data.number), message)
+            work.reply(message, Balance(account_id=message.data.account_id, total=accounts[message.data.account_id].total))
+
+    @handlers.on(Ask)
+    @each
+    async def on_ask(work: UnitOfWork, message: Message[Ask]) -> None:
+        accounts = await write(work, [message])
+        await hook(work, [message])
+        if message.data.number < 0:
+            raise Refused("amount_invalid", number=message.data.number)
+        work.reply(message, Balance(account_id=message.data.account_id, total=accounts[message.data.account_id].total))
+
+    @handlers.on(Plan)
+    @each
+    async def on_plan(work: UnitOfWork, message: Message[Plan]) -> None:
+        await write(work, [message])
+        if message.data.after_s is None:
+            work.cancel_timer(Remind, message.data.account_id)
+        else:
+            due = work.now + timedelta(seconds=message.data.after_s)
+            work.set_timer(Remind(account_id=message.data.account_id, number=message.data.number), due, message)
+
+    @handlers.on(Remind)
+    async def on_remind(work: UnitOfWork, messages: Sequence[Message[Remind]]) -> None:
+        await write(work, messages)
+
+    @handlers.on(Told)
+    async def on_told(work: UnitOfWork, messages: Sequence[Message[Told]]) -> None:
+        await write(work, messages)
+
+    return handlers
+
+
+# --- the harness ----------------------------------------------------------------------------------------------------
+
+
+class Road(Harness):
+    """A harness with the topics and the database of one service."""
+
+    producer: AIOKafkaProducer
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Road"]:
+        """Database with its tables, keys, topics, a gateway, a recorder and a producer of anything."""
+        CONTRACTS.update({word.TYPE: word for word in _WORDS})
+        generate_keys(self.folder / "keys", [SERVICE, "orders", "ops"])
+        admin = self.servers.postgres_admin_dsn
+        self.dsns = await create_databases(admin, [SERVICE], suffix=f"_{self.name}")
+        await make_tables(self.dsns[SERVICE])
+        await ensure_topics(self.servers.kafka, topics=self.own_topics())
+        self.producer = AIOKafkaProducer(bootstrap_servers=self.servers.kafka)
+        await self.producer.start()
+        recorder = asyncio.create_task(self._record())
+        try:
+            async with GatewayClient(self.client_settings, "test") as self.client:
+                yield self
+        finally:
+            recorder.cancel()
+            await asyncio.gather(recorder, return_exceptions=True)
+            await self.producer.stop()
+            for pool in self._pools.values():
+                await pool.close()
+            await drop_databases(admin, [SERVICE], suffix=f"_{self.name}")
+            for word in _WORDS:
+                del CONTRACTS[word.TYPE]
+
+    def own_topics(self) -> list[topics.Topic]:
+        """The topics of this road, as they shall be."""
+        return [
+            replace(topic, name=self.client_settings.namespace + topic.name, partitions=TEST_PARTITIONS)
+            for topic in topics.ALL_TOPICS
+            if topic.name in _TOPICS
+        ]
+
+    @asynccontextmanager
+    async def serve(
+        self, hook: Hook = no_hook, background: Sequence[Background] = (), **changes: Any
+    ) -> AsyncIterator[Service]:
+        """Runs a copy of the service in this process until the block ends."""
+        service = Service(make_handlers(hook), self.settings(SERVICE, **changes), background)
+        async with self.run(service):
+            yield service
+
+    # --- publish --------------------------------------------------------------------------------------------------
+
+    async def put(self, account_id: UUID, *numbers: int, act: str = "") -> list[UUID]:
+        """Publishes a `Put` for each number, in order; their message ids."""
+        return [await self.publish(Put(account_id=account_id, number=number, act=act)) for number in numbers]
+
+    async def publish_record(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+    ) -> tuple[int, int]:
+        """Publishes any record at all; returns (partition, offset)."""
+        name = self.client_settings.namespace + topic
+        if value is None and key is None:
+            key = b""
+        sent = await self.producer.send_and_wait(name, value, key=key, headers=list(headers), partition=partition)
+        return sent.partition, sent.offset
+
+    async def publish_again(self, *names: str) -> int:
+        """Publishes every record of these topics once more, in their order; how many."""
+        again = [one for one in self.recorded if one["_topic"] in {self.client_settings.namespace + n for n in names}]
+        for one in again:
+            await self.producer.send(
+                one["_topic"], one["_value"], key=one["_key"], headers=one["_headers"], partition=one["_partition"]
+            )
+        await self.producer.flush()
+        return len(again)
+
+    # --- record and expect ----------------------------------------------------------------------------------------
+
+    async def _record(self) -> None:
+        reader = make_reader(self.client_settings)
+        await reader.start()
+        try:
+            reader.assign([TopicPartition(t.name, p) for t in self.own_topics() for p in range(t.partitions)])
+            while True:
+                found = await reader.getmany(timeout_ms=100)
+                for record in (record for records in found.values() for record in records):
+                    self.recorded.append(
+                        envelope_of(record.value)
+                        | {"_topic": record.topic, "_partition": record.partition, "_offset": record.offset}
+                        | {"_key": record.key, "_value": record.value, "_headers": record.headers}
+                    )
+                if found:
+                    async with self._grown:
+                        self._grown.notify_all()
+        finally:
+            await reader.stop()
+
+    def on(self, topic: str) -> list[dict[str, Any]]:
+        """What was recorded on `topic` so far."""
+        return [one for one in self.recorded if one["_topic"] == self.client_settings.namespace + topic]
+
+    async def expect_letter(self, **fields: Any) -> DeadLetter:
+        """The dead letter with these fields."""
+        return await self.expect(DeadLetter, **fields)
+
+    async def expect_answer(self, message_id: UUID, *, times: int = 1) -> list[dict[str, Any]]:
+        """The envelopes that answer a message, when there are `times` of them."""
+
+        def answers() -> list[dict[str, Any]]:
+            found = [one for one in self.on(GATEWAY_REPLIES) if one.get("causationid") == str(message_id)]
+            return found if len(found) >= times else []
+
+        found: list[dict[str, Any]] = await self.until(answers)
+        assert len(found) == times
+        return found
+
+    # --- look -----------------------------------------------------------------------------------------------------
+
+    async def numbers(self, account_id: UUID) -> list[int]:
+        """What was handled for an account, in the order it was handled."""
+        rows = await self.rows(SERVICE, "SELECT number FROM road_entries WHERE account_id = $1 ORDER BY seq", account_id)
+        return [row["number"] for row in rows]
+
+    async def expect_numbers(self, account_id: UUID, *numbers: int) -> None:
+        """Waits until so many were handled; they must be these, in this order, and make the account's sum."""
+
+        async def enough() -> bool:
+            return len(await self.numbers(account_id)) >= len(numbers)
+
+        await self.until(enough)
+        assert await self.numbers(account_id) == list(numbers)
+        total = await self.rows(SERVICE, "SELECT total FROM road_accounts WHERE account_id = $1", account_id)
+        assert [row["total"] for row in total] == [sum(numbers)]
+
+    async def expect_quiet(self, group: str = SERVICE) -> None:
+        """Waits until everything published is read, committed, answered and on its topic."""
+
+        async def quiet() -> bool:
+            unsent = await self.rows(SERVICE, "SELECT 1 FROM outbox WHERE sent_at IS NULL LIMIT 1")
+            return not unsent and await self.lag(group) == 0
+
+        await self.until(quiet)
+        last = await self.ends(*(topic.name for topic in self.own_topics()))
+        await self.until(lambda: all(self._recorded_to(tp) >= end for tp, end in last.items()))
+
+    def _recorded_to(self, tp: TopicPartition) -> int:
+        seen = [one["_offset"] for one in self.recorded if (one["_topic"], one["_partition"]) == tuple(tp)]
+        return max(seen) + 1 if seen else 0
+
+    async def ends(self, *names: str) -> dict[TopicPartition, int]:
+        """The end of every partition of these topics (with namespace)."""
+        partitions = [TopicPartition(name, p) for name in names for p in range(TEST_PARTITIONS)]
+        reader = make_reader(self.client_settings)
+        await reader.start()
+        try:
+            reader.assign(partitions)
+            found: dict[TopicPartition, int] = await reader.end_offsets(partitions)
+            return found
+        finally:
+            await reader.stop()
+
+    async def committed(self, group: str = SERVICE) -> dict[TopicPartition, int]:
+        """The offsets the service's group has committed."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.servers.kafka)
+        await admin.start()
+        try:
+            found = await admin.list_consumer_group_offsets(f"{self.client_settings.namespace}yike-{group}")
+            return {tp: committed.offset for tp, committed in found.items()}
+        finally:
+            await admin.close()
+
+    async def lag(self, group: str = SERVICE) -> int:
+        """Records of the service's topics that its group has not committed yet."""
+        committed = await self.committed(group)
+        heard = [self.client_settings.namespace + topic for topic in make_handlers().topics()]
+        return sum(end - committed.get(tp, 0) for tp, end in (await self.ends(*heard)).items())
+
+
+async def make_tables(dsn: str) -> None:
+    """The road's tables and this service's two."""
+    database = Database(dsn)
+    try:
+        async with database.engine.begin() as connection:
+            await connection.execute(text(CLOCK_SQL))
+            await connection.run_sync(metadata.create_all)
+    finally:
+        await database.close()
+
+
+def envelope_of(value: bytes | None) -> dict[str, Any]:
+    """The envelope in a record, or one that says there is none."""
+    try:
+        envelope = pydantic_core.from_json(value or b"")
+    except ValueError:
+        return {"type": "unreadable"}
+    return envelope if isinstance(envelope, dict) else {"type": "unreadable"}
+
+
+def body(data: Data, **changes: Any) -> dict[str, Any]:
+    """The envelope of `data` as a foreign gateway would build it, with `changes`."""
+    id_ = str(new_id())
+    return {
+        "specversion": "1.0",
+        "id": id_,
+        "source": "/gateway/test",
+        "type": data.TYPE,
+        "time": "2026-01-05T08:00:00Z",
+        "correlationid": id_,
+        "partitionkey": data.partition_key,
+        "data": data.model_dump(mode="json"),
+    } | changes
+
+
+def on_other_partitions(count: int = TEST_PARTITIONS) -> list[UUID]:
+    """Accounts whose keys lie on different partitions, one for each."""
+    found: dict[int, UUID] = {}
+    while len(found) < count:
+        id_ = new_id()
+        found.setdefault(partition_of(id_), id_)
+    return [found[partition] for partition in sorted(found)]
+
+
+def partition_of(key: object) -> int:
+    """The partition of a key."""
+    from aiokafka.partitioner import murmur2
+
+    return int((murmur2(str(key).encode()) & 0x7FFFFFFF) % TEST_PARTITIONS)
+
+
+@asynccontextmanager
+async def make_road(servers: Servers, folder: Path) -> AsyncIterator[Road]:
+    """A new road on `servers`."""
+    async with Road(servers, folder, f"r{new_id().hex[-8:]}").running() as made:
+        assert isinstance(made, Road)
+        yield made
+
+
+@pytest.fixture(scope="session")
+async def road(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Road]:
+    """One road for all tests that leave it as they found it; ids are new in each test."""
+    async with make_road(servers, tmp_path_factory.mktemp("road")) as made:
+        yield made
+
+
+async def _act(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+    """What a message may ask of the process: `touch:<file>` says it is in hand, `slow:<s>` takes long, `block` for ever."""
+    for message in messages:
+        for act in filter(None, message.data.act.split(",")):
+            name, _, value = act.partition(":")
+            if name == "touch":
+                Path(value).touch()
+            elif name == "slow":
+                await asyncio.sleep(float(value))
+            elif name == "block":
+                import time
+
+                time.sleep(3600)  # noqa: ASYNC251 - that the loop stands still is the point
+            else:
+                raise KeyError(act)
+
+
+async def _ends(service: Service) -> None:
+    """A background loop that fails as soon as a file is there."""
+    while not Path(os.environ["ROADKIT_FAIL"]).exists():
+        await asyncio.sleep(0.02)
+    raise RuntimeError("the background loop of the test fails")
+
+
+if __name__ == "__main__":
+    CONTRACTS.update({word.TYPE: word for word in _WORDS})
+    run(make_handlers(_act), (_ends,) if "ROADKIT_FAIL" in os.environ else ())
