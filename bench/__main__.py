@@ -46,7 +46,7 @@ class Sizes:
     relay_rows: int = 100_000
 
 
-QUICK: Final = Sizes(guardians=20, courses=4, purchases=200, lessons=600, transfers=2000, relay_rows=10_000)
+QUICK: Final = Sizes(guardians=20, courses=4, purchases=500, lessons=2400, transfers=4000, relay_rows=20_000)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The one clock: the database's `now()` plus an offset that only a test or demo stack can set, for all services at once.
+"""The one clock: the database's `now()` plus an offset that only a test or demo stack sets, for all services at once.
 
 The offset is a server-wide setting (`yike.clock_offset_seconds`, PostgreSQL 17+ lets a superuser set it with ALTER
 SYSTEM); the SQL function `yike_now()` in each database adds it. No service reads its own machine's clock for a rule.

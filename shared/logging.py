@@ -1,4 +1,4 @@
-"""Structured logs: JSON lines, or colours on a terminal; each carries what is bound (type, message, correlation, trace)."""
+"""Structured logs: JSON lines, or colours on a terminal, with what is bound (type, message, correlation, trace)."""
 
 import logging
 import sys

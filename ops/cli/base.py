@@ -29,8 +29,11 @@ INTERRUPTED: Final = 130
 
 SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
 
-console: Final = Console(highlight=False)
-error_console: Final = Console(stderr=True, highlight=False)
+PIPE_COLUMNS: Final = 160
+"""How wide tables are where nobody looks at a terminal: in a file, a pipe or the log of CI."""
+
+console: Final = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+error_console: Final = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_COLUMNS)
 
 
 class CommandError(Exception):

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from ops.cli import kafka
 from ops.cli.base import DONE, FOUND, NOT_FOUND, USUAL, WRONG_CALL, CommandError, Common, local, table
+from ops.cli.kafka import looking
 from ops.cli.site import Found, check_service, rows
 from ops.stack_layout import PART_NAMES
 from shared.contracts import topics
@@ -171,9 +171,8 @@ async def letters(found: Found, *, consumer: str = "") -> list[Letter]:
     consumers = [check_service(consumer)] if consumer else list(PART_NAMES)
     settings = found.client_settings
     names = [settings.namespace + topics.dead_letters(name) for name in consumers]
-    async with kafka.reading(settings) as reader:
-        where = [partition for name in names for partition in kafka.partitions(reader, name)]
-        records = await kafka.scan(reader, where, lambda _: True)
+    async with looking(settings) as kafka:
+        records = await kafka.scan([place for name in names for place in kafka.partitions(name)], lambda _: True)
     parked = {row["parked"] for name in consumers for row in await rows(found.dsn(name), _OPEN)}
     known = {one.letter_id: one for record in records if (one := _letter(record.value, parked)) is not None}
     return sorted(known.values(), key=lambda one: (one.parked_at, one.letter_id))

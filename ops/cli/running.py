@@ -13,9 +13,8 @@ import psutil
 from cyclopts import Parameter
 from rich.console import Console
 
-from ops import demo as story
-from ops.cli import kafka
 from ops.cli.base import DONE, FOUND, USUAL, CommandError, Common, age, console, error_console, local, table
+from ops.cli.kafka import Lag, looking
 from ops.cli.site import Found, connected
 from ops.stack.processes import ProcessState, detached_states, start_detached, stop_detached
 from ops.stack.servers import embedded_postgres, running_servers, stop_servers
@@ -198,23 +197,23 @@ async def _road(found: Found, service: str) -> Road | None:
     return Road(service, **dict(row)) if row else None
 
 
-async def _lags(found: Found) -> Mapping[str, kafka.Lag]:
+async def _lags(found: Found) -> Mapping[str, Lag]:
     settings = found.client_settings
-    async with kafka.administering(settings) as admin, kafka.reading(settings) as reader:
-        return {name: await kafka.lag_of(admin, reader, settings, name) for name in PART_NAMES}
+    async with looking(settings) as kafka:
+        return {name: await kafka.lag(name) for name in PART_NAMES}
 
 
 def _draw_up(console: Console, data: Mapping[str, Any]) -> None:
     console.print("[green]Yike is up.[/green]")
     for name in ("kafka", "postgres", "sms", "keys", "logs"):
-        console.print(f"  {name:<12} {data[name]}")
+        console.print(f"  {name:<12} {data[name]}", soft_wrap=True)
     for name, url in data["urls"].items():
-        console.print(f"  {name:<12} {url}/health/ready  /metrics  /docs/asyncapi")
+        console.print(f"  {name:<12} {url}/health/ready  /metrics  /docs/asyncapi", soft_wrap=True)
     console.print("[dim]Next: yike status · yike timeline ORDER · yike ledger check · yike down[/dim]")
 
 
 def _draw_status(
-    console: Console, processes: Sequence[Running], roads: Sequence[Road], lags: Mapping[str, kafka.Lag]
+    console: Console, processes: Sequence[Running], roads: Sequence[Road], lags: Mapping[str, Lag]
 ) -> None:
     if processes:
         lines = table(
@@ -253,4 +252,6 @@ async def demo(*, common: Common = USUAL) -> int:
 
         yike demo
     """
+    from ops import demo as story  # plays with half of this package: not for every command
+
     return await story.run(common, error_console if common.json else console)

@@ -15,8 +15,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from ops.cli import kafka
 from ops.cli.base import DONE, NOT_FOUND, USUAL, CommandError, Common, age, local, table, yuan
+from ops.cli.kafka import looking
 from ops.cli.site import Found, rows
 from ops.stack_layout import PART_NAMES
 from shared.contracts import topics
@@ -27,6 +27,10 @@ SELECT seq, id, topic, type, body, created_at, sent_at FROM outbox WHERE key = $
 """
 WHAT_CHARACTERS: Final = 60
 VALUE_CHARACTERS: Final = 36
+FIRST_FACTS: Final = ("lesson_no", "kind", "state", "outcome", "code", "reason", "amount_fen", "price_fen", "method")
+"""What a reader looks for; the other facts follow in the contract's order."""
+ONLY_ASKING: Final = ".show.v1"
+"""Requests of these types change nothing: they and their answers are left out for a person, unless asked for."""
 CLOCK_MOVED: Final = timedelta(seconds=30)
 """Clocks further apart than this were moved apart; less is an ordinary difference."""
 
@@ -49,7 +53,11 @@ class Said:
 
 
 async def timeline(
-    order: UUID, *, common: Common = USUAL, requests: Annotated[bool, Parameter(negative="--no-requests")] = True
+    order: UUID,
+    *,
+    all_: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    requests: Annotated[bool, Parameter(negative="--no-requests")] = True,
+    common: Common = USUAL,
 ) -> int:
     """Show all messages about one order, in the order in which they were said.
 
@@ -65,6 +73,8 @@ async def timeline(
     ----------
     order
         Id of the order. An id of a child's account, a course or an institution works too: it is the messages' key.
+    all_
+        Show also the questions how it stands, and their answers (in JSON they always are).
     requests
         Also read what gateways asked.
     """
@@ -74,7 +84,8 @@ async def timeline(
     said = in_order(told, asked)
     if not said:
         raise CommandError(f"Nobody has said anything about {order}.", "Is it the id of an order?", NOT_FOUND)
-    common.show(said, lambda console: _draw(console, order, said))
+    shown = said if all_ else without_asking(said)
+    common.show(said, lambda console: _draw(console, order, shown, len(said) - len(shown)))
     return DONE
 
 
@@ -90,10 +101,10 @@ async def _from_outboxes(found: Found, key: str) -> list[Said]:
 async def _from_topics(found: Found, key: str) -> list[Said]:
     settings = found.client_settings
     asked: list[Said] = []
-    async with kafka.reading(settings) as reader:
+    async with looking(settings) as kafka:
         names = [settings.namespace + topics.requests(service) for service in SERVICES]
-        where = [partition for name in names for partition in kafka.partition_of(reader, name, key)]
-        for record in await kafka.scan(reader, where, lambda record: record.key == key.encode()):
+        where = [partition for name in names for partition in kafka.partition_of(name, key)]
+        for record in await kafka.scan(where, lambda record: record.key == key.encode()):
             envelope = _envelope(record.value)
             made = datetime.fromtimestamp(record.timestamp / 1000, UTC)
             topic = record.topic.removeprefix(settings.namespace)
@@ -170,10 +181,16 @@ def _shifted(request: Said, told: list[Said]) -> datetime:
     return min([moved, *(one.at for one in caused)])
 
 
+def without_asking(said: list[Said]) -> list[Said]:
+    """The messages without the questions that change nothing, and without their answers."""
+    asked = {str(one.id) for one in said if one.type.endswith(ONLY_ASKING)}
+    return [one for one in said if str(one.id) not in asked and one.causation_id not in asked]
+
+
 def what(data: dict[str, Any], key: str) -> str:
     """The few short facts of a message's data: no ids, no texts, nothing sealed or signed."""
     facts: list[str] = []
-    for name, value in data.items():
+    for name, value in sorted(data.items(), key=lambda item: _rank(item[0])):
         if value is None or value in ("", key, False) or isinstance(value, (dict, list)):
             continue
         if name.endswith("_fen") and isinstance(value, int):
@@ -186,6 +203,10 @@ def what(data: dict[str, Any], key: str) -> str:
     return line if len(line) <= WHAT_CHARACTERS else line[: WHAT_CHARACTERS - 1] + "…"
 
 
+def _rank(name: str) -> int:
+    return FIRST_FACTS.index(name) if name in FIRST_FACTS else len(FIRST_FACTS)
+
+
 def _short(value: Any) -> str:
     """A value as a person reads it; a moment in Shanghai's time."""
     if isinstance(value, str) and len(value) >= 20 and value[4:5] == "-" and "T" in value:
@@ -196,7 +217,7 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-def _draw(console: Console, order: UUID, said: list[Said]) -> None:
+def _draw(console: Console, order: UUID, said: list[Said], left_out: int) -> None:
     columns = ("time", "since first", "service", "type", "what")
     lines = table(f"{len(said)} messages about {order}", *columns, right=["since first"])
     for one in said:
@@ -205,3 +226,5 @@ def _draw(console: Console, order: UUID, said: list[Said]) -> None:
         service = f"[cyan]{one.service}[/cyan]" if one.service.startswith("gateway") else one.service
         lines.add_row(local(one.at), since, service, kind, escape(one.what))
     console.print(lines)
+    if left_out:
+        console.print(f"[dim]{left_out} messages only asked how it stands, or answered that: --all shows them.[/dim]")

@@ -6,8 +6,8 @@ from aiokafka.errors import KafkaError
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from ops.cli import kafka
 from ops.cli.base import DONE, FOUND, NO_STACK, USUAL, WRONG_CALL, CommandError, Common, age, table
+from ops.cli.kafka import looking
 from ops.cli.site import Found, check_service
 from ops.provision import TopicsReport, create_databases, ensure_topics, upgrade
 from ops.stack_layout import KEY_HOLDERS, PART_NAMES, given_passwords, password_variable, topics_in_words, topics_of
@@ -30,12 +30,10 @@ async def list_(*, common: Common = USUAL) -> int:
     """
     settings = Found(common).client_settings
     wanted = topics_of(settings.namespace)
-    async with kafka.reading(settings) as reader:
-        existing = {topic.name: kafka.partitions(reader, topic.name) for topic in wanted}
-        everything = [partition for found in existing.values() for partition in found]
-        begins = await reader.beginning_offsets(everything) if everything else {}
-        ends = await reader.end_offsets(everything) if everything else {}
-    records = {name: sum(ends[p] - begins[p] for p in found) for name, found in existing.items()}
+    async with looking(settings) as kafka:
+        existing = {topic.name: kafka.partitions(topic.name) for topic in wanted}
+        bounds = await kafka.bounds(place for found in existing.values() for place in found)
+    records = {name: sum(bounds[p][1] - bounds[p][0] for p in found) for name, found in existing.items()}
     data = [
         {
             "name": topic.name,

@@ -28,8 +28,10 @@ NOT_REGISTERED_ZH: Final = "未注册登记，属非正规机构，请勿交费"
 
 USCC_MAX_CHARACTERS: Final = 18
 NAME_MAX_CHARACTERS: Final = 100
-NUMBERING_FAULTS_SHOWN: Final = 20
-"""Most faults of lesson numbers named in one refusal [ours]."""
+FAULTS_SHOWN: Final = 20
+"""Most faults of lesson numbers and dates named in one refusal; those of limits have their own end [ours]."""
+PLANNABLE_YEARS: Final = range(2000, 2200)
+"""Years in which a course may be planned [ours]."""
 
 NEXT_STATES: Final[Mapping[InstitutionState, frozenset[InstitutionState]]] = {
     "applied": frozenset({"listed", "closed"}),  # closed: the application was turned down [ours]
@@ -234,7 +236,10 @@ def _set_disclosure(institution: Institution, disclosure: Disclosure) -> None:
 
 
 def _in_utc(licence: Licence) -> Licence:
-    times = {"valid_from": licence.valid_from.astimezone(UTC), "valid_until": licence.valid_until.astimezone(UTC)}
+    try:
+        times = {"valid_from": licence.valid_from.astimezone(UTC), "valid_until": licence.valid_until.astimezone(UTC)}
+    except OverflowError:  # the year 0 or 10000 in UTC
+        raise Refused("request_invalid", "证照有效期超出可用的日期范围") from None
     return licence.model_copy(update=times)
 
 
@@ -317,6 +322,7 @@ def publish(ask: PublishCourse, seller: Seller, now: datetime) -> Course:
     not numbered 1..n in order, a first lesson that has begun.
     """
     check_may_sell(seller, now)
+    _refuse_far_times(ask)
     faults = _plan_faults(ask.lessons, now)
     try:
         _check_limits(
@@ -360,6 +366,18 @@ def _lesson_in_utc(lesson: LessonTime) -> Json:
     return lesson.model_copy(update=times).model_dump(mode="json")
 
 
+def _refuse_far_times(ask: PublishCourse) -> None:
+    """Times so far off that no calendar can judge them are a mistake, not a plan."""
+    moments = [("sells_from", ask.sells_from)] if ask.sells_from else []
+    for number, lesson in enumerate(ask.lessons):
+        moments += [(f"lessons.{number}.starts_at", lesson.starts_at), (f"lessons.{number}.ends_at", lesson.ends_at)]
+    far = [where for where, moment in moments if moment.year not in PLANNABLE_YEARS]
+    if far:
+        message = "时间超出可用的日期范围"
+        errors = [FieldError(field=where, message=message, code="request_invalid") for where in far[:FAULTS_SHOWN]]
+        raise Refused("request_invalid", message, errors=errors)
+
+
 def _plan_faults(lessons: Sequence[LessonTime], now: datetime) -> list[FieldError]:
     """Faults that no policy knows of: lessons begun already, not numbered 1..n, or not in the order of their times."""
     faults: list[FieldError] = []
@@ -374,7 +392,7 @@ def _plan_faults(lessons: Sequence[LessonTime], now: datetime) -> list[FieldErro
         if number and lesson.starts_at < lessons[number - 1].starts_at:
             where, message = f"lessons.{number}.starts_at", "课次应按上课时间先后排列"
             unordered.append(FieldError(field=where, message=message, code="request_invalid"))
-    return faults + unordered[:NUMBERING_FAULTS_SHOWN]
+    return faults + unordered[:FAULTS_SHOWN]
 
 
 def refuse_other_course(known: Course, ask: PublishCourse) -> None:

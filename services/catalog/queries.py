@@ -122,11 +122,12 @@ async def search_courses(work: UnitOfWork, messages: Sequence[Message[SearchCour
 
 
 async def _page(work: UnitOfWork, ask: SearchCourses) -> CoursePage:
-    filters = {"district": ask.district, "category": ask.category, "institution_id": ask.institution_id}
+    district = _storable(ask.district).strip()
+    filters = {"district": district, "category": ask.category, "institution_id": ask.institution_id}
     given = {name: value for name, value in filters.items() if value} | ({"after": ask.after} if ask.after else {})
     parameters: dict[str, Any] = given | {
         "now": work.now,
-        "patterns": [_pattern(word) for word in ask.words.replace("\x00", " ").split()[:MAX_WORDS]],
+        "patterns": [_pattern(word) for word in _storable(ask.words).split()[:MAX_WORDS]],
         "begun_too": ask.institution_id is not None,
         "wanted": ask.limit + 1,
         "scan": SCANNED_COURSES,
@@ -148,6 +149,11 @@ async def _page(work: UnitOfWork, ask: SearchCourses) -> CoursePage:
     elif scanned == SCANNED_COURSES:
         next_after = last
     return CoursePage(courses=tuple(shown), next_after=next_after)
+
+
+def _storable(words: str) -> str:
+    """`words` without the one sign that no text of the database can hold."""
+    return words.replace("\x00", " ")
 
 
 def _pattern(word: str) -> str:

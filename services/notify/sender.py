@@ -93,10 +93,14 @@ _HOUSEKEEPING: Final[tuple[TextClause, ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Rows that are `sending` under one claim. `since` is this process's monotonic clock, taken before the claim."""
+    """Rows that are `sending` under one claim. `since` is this process's monotonic clock, taken before the claim.
+
+    `rows` counts those too that turned out to be late or unreadable and are over.
+    """
 
     id: UUID
     since: float
+    rows: int
     sms: tuple[Outgoing, ...]
 
 
@@ -124,6 +128,7 @@ class Sender:
         self.provider = provider
         self.dead = ""
         self._died = asyncio.Event()
+        self._closing = False
         self._wake_relay = wake_relay
 
     async def run(self) -> None:
@@ -139,7 +144,7 @@ class Sender:
         """Does `step` again and again, at once while its sets are full. Passing faults are waited out."""
         while not self.dead:
             try:
-                done = await step()
+                done = await self._to_the_end(step)
             except Exception as error:
                 if not is_passing(error):
                     raise
@@ -148,6 +153,16 @@ class Sender:
             else:
                 if done < SET_ROWS:
                     await self._pause(poll_s)
+
+    async def _to_the_end(self, step: Callable[[], Awaitable[int]]) -> int:
+        """Does `step` whole, also when we are told to stop meanwhile: calls in hand are marked, no new one is made."""
+        task = asyncio.ensure_future(step())
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._closing = True
+            await asyncio.gather(task, return_exceptions=True)
+            raise
 
     async def _pause(self, seconds: float) -> None:
         """Sleeps, but not past the sender's own end."""
@@ -162,7 +177,7 @@ class Sender:
         if claimed is None:
             return 0
         await self._mark_surely(claimed.id, await self.deliver(claimed))
-        return len(claimed.sms)
+        return claimed.rows
 
     async def claim(self, lane: Lane) -> Claimed | None:
         """Marks a set of due rows `sending` and commits that. None when nothing is due, or notices have to wait."""
@@ -192,7 +207,7 @@ class Sender:
             await work.update(SmsRow, rows.values(), *SMS_CHANGES)
         for sms in rows.values():
             _count(sms)
-        return Claimed(claim_id, since, tuple(taken))
+        return Claimed(claim_id, since, len(rows), tuple(taken))
 
     async def deliver(self, claimed: Claimed) -> Outcomes:
         """Calls the provider for each SMS of a claim, some at a time."""
@@ -205,7 +220,7 @@ class Sender:
         return dict(await asyncio.gather(*(one(sms) for sms in claimed.sms)))
 
     async def _call(self, sms: Outgoing, claimed: Claimed) -> Outcome:
-        if self.dead or time.monotonic() - claimed.since > LAST_CALL_S:
+        if self.dead or self._closing or time.monotonic() - claimed.since > LAST_CALL_S:
             return Outcome("not_taken")
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
@@ -265,7 +280,7 @@ class Sender:
             try:
                 await self.mark(claim_id, outcomes)
             except Exception as error:
-                if not is_passing(error):
+                if not is_passing(error) or self._closing:
                     raise
                 log.warning("SMS sent but not marked yet", error=str(error)[:300])
                 await asyncio.sleep(FAULT_PAUSE_S)

@@ -113,7 +113,7 @@ class Message(BaseModel, Generic[D_co]):
 
     @property
     def dedup_id(self) -> UUID:
-        """What the inbox knows this message by: its id, or what `idempotencykey` stands for when the sender gave one."""
+        """What the inbox knows this message by: its id, or what `idempotencykey` stands for if the sender gave one."""
         if self.idempotencykey:
             return derived_id("idempotency", self.source, self.type, self.idempotencykey)
         return self.id

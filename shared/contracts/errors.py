@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 @dataclass(frozen=True, slots=True)
 class ErrorCode:
-    """What a code means to a parent (`title_zh`), to HTTP (`status`), and whether the same request may succeed later."""
+    """What a code means to a parent (`title_zh`), to HTTP (`status`), and whether to try the same request again."""
 
     title_zh: str
     status: int

@@ -11,7 +11,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whit
 Text = Annotated[str, StringConstraints(max_length=2000)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
 LessonNo = Annotated[int, Field(strict=True, ge=1, le=40_000)]
-"""Which lesson of an order, from 1. Far above the legal limit (60, `policy.py`); an instruction number holds no more."""
+"""Which lesson of an order, from 1. Far above the legal limit (60, `policy.py`): as much as a bank number holds."""
 Count = Annotated[int, Field(strict=True, ge=1, le=40_000)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 InstructionNumber = Annotated[str, StringConstraints(min_length=1, max_length=30, pattern=r"^[0-9A-Za-z-]+$")]

@@ -84,7 +84,7 @@ def subscribe(
     """
 
     def keep_records(records: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaAckableMessage:
-        # FastStream's own parser decodes every header and fails on one that is not UTF-8; the road parses bodies itself.
+        # FastStream's own parser decodes every header and fails on one that is not UTF-8; the road needs none.
         assert subscriber.consumer is not None
         return KafkaAckableMessage(raw_message=records, body=b"", consumer=subscriber.consumer)
 

@@ -195,10 +195,7 @@ class Consumer:
         async with self.database.session() as session, session.begin():
             crash_point("begin")
             first: dict[UUID, Item] = {}
-            repeats: list[Item] = []
-            for item in items:
-                if first.setdefault(item.claim.id, item) is not item:
-                    repeats.append(item)
+            repeats = [item for item in items if first.setdefault(item.claim.id, item) is not item]
             claimed = await inbox.claim(session, self.service, [item.claim for item in first.values()])
             clock = self._stage("inbox", clock)
             crash_point("inbox")

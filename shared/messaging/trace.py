@@ -13,7 +13,7 @@ def new_traceparent() -> str:
 
 
 def child_traceparent(parent: str) -> str:
-    """A new span in the trace of `parent`; a new trace when `parent` is empty or malformed (it may come from anybody)."""
+    """A new span in the trace of `parent`; a new trace where `parent` is empty or malformed (anybody may send it)."""
     match = _TRACEPARENT.match(parent)
     if match is None or match[1] == "0" * 32:
         return new_traceparent()

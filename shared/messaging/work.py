@@ -178,7 +178,7 @@ class UnitOfWork:
         )
 
     def cancel_timer(self, command: type[Command], subject: object) -> None:
-        """Cancels the timer of `command` for `subject` if there is one. One that has fired already finds nothing due."""
+        """Cancels the timer of `command` for `subject`, if there is one. One that has fired finds nothing due."""
         self.timers.append(TimerRow(command.TYPE, str(subject), new_id(), None, "", "", new_id(), None, ""))
 
     def _put(

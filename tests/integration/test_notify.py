@@ -45,10 +45,12 @@ LESSON_TITLE = "国画启蒙"
 
 @pytest.fixture(scope="module")
 async def service(harness: Harness) -> AsyncIterator[Service]:
-    """The service without its sender: each test sends when it wants to."""
+    """The service without its sender: each test sends when it wants to. The clock goes back to where it was."""
+    offset = harness.offset
     await upgrade("notify", harness.dsns["notify"])
     async with harness.run(Service(handlers, harness.settings("notify"), ())) as running:
         yield running
+    await harness.advance(offset - harness.offset)
 
 
 @dataclass
@@ -787,6 +789,23 @@ class TestSender:
         desk.sender.dead = ""
         await desk.send()
         assert len(desk.lines(phone)) == 1
+
+    async def test_one_that_is_told_to_stop_marks_the_calls_it_has_in_hand(self, harness: Harness, desk: Desk) -> None:
+        called = asyncio.Event()
+
+        class Slow(FileProvider):
+            async def send(self, sms: Outgoing) -> None:
+                called.set()
+                await asyncio.sleep(0.3)
+                await super().send(sms)
+
+        desk.sender.provider = Slow(desk.path)
+        sms_id, phone = await queued_code(harness)
+        running = asyncio.create_task(desk.sender.run())
+        await called.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert ((await desk.row(sms_id))["state"], len(desk.lines(phone))) == ("sent", 1)
 
     async def test_a_code_that_could_not_be_sent_in_time_is_dropped(self, harness: Harness, desk: Desk) -> None:
         sms_id, phone = await queued_code(harness)

@@ -1,6 +1,6 @@
 """The rules of catalog: who may be listed, what may be offered, who gets a seat."""
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -358,6 +358,24 @@ def test_wrong_numbers_are_named_beside_the_broken_limits() -> None:
 def test_a_course_that_has_begun_is_not_published() -> None:
     refused = refused_offer(listed(), lessons=plan([NOW, NOW + timedelta(days=1)]))
     assert refused.code == "course_started"
+
+
+@pytest.mark.parametrize("year", [1, 9999])
+def test_times_that_no_calendar_can_judge_are_refused(year: int) -> None:
+    far = datetime(year, 12 if year > 1 else 1, 31 if year > 1 else 1, tzinfo=UTC)
+    lessons = (weekly(NOW, 1)[0].model_copy(update={"starts_at": far}),)
+    assert refused_offer(listed(), lessons=lessons).code == "request_invalid"
+    assert refused_offer(listed(), sells_from=far).code == "request_invalid"
+
+
+def test_a_licence_may_be_valid_for_ever_but_not_longer() -> None:
+    for_ever = datetime(9999, 12, 31, 23, 59, tzinfo=SHANGHAI)
+    unlimited = licence(timedelta(0), timedelta(1)).model_copy(update={"valid_until": for_ever})
+    assert listed(disclosure=disclosure(NOW, licences=(unlimited,))).licensed_until == for_ever
+    longer = unlimited.model_copy(update={"valid_until": for_ever.replace(tzinfo=timezone(-timedelta(hours=8)))})
+    with pytest.raises(Refused) as caught:
+        applied(disclosure=disclosure(NOW, licences=(longer,)))
+    assert caught.value.code == "request_invalid"
 
 
 def test_the_same_offer_again_is_known_and_another_is_refused() -> None:
