@@ -1,5 +1,6 @@
 """Kafka as Yike uses it: every option that touches delivery is written out here and nowhere else."""
 
+import asyncio
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -7,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, ProducerClosed
 from aiokafka.helpers import create_ssl_context
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
@@ -24,6 +25,7 @@ log = structlog.get_logger()
 # FastStream waits once for records and then sleeps once as long when there were none: this is half the idle latency.
 POLL_WAIT_MS: Final = 5
 GRACEFUL_TIMEOUT_S: Final = 30.0
+PRODUCER_STOP_S: Final = 2.0
 MAX_REQUEST_BYTES: Final = 1024 * 1024
 PRODUCER_BATCH_BYTES: Final = 256 * 1024
 
@@ -149,6 +151,16 @@ def make_producer(settings: ClientSettings, service: str) -> AIOKafkaProducer:
         metadata_max_age_ms=30_000,
         **client_security(settings),
     )
+
+
+async def stop_producer(producer: AIOKafkaProducer) -> None:
+    """Stops `producer`, and waits only so long for what is under way: an idempotent one tries that again for ever."""
+    stopping = asyncio.create_task(producer.stop())
+    stopping.add_done_callback(lambda task: task.cancelled() or task.exception())
+    if not (await asyncio.wait({stopping}, timeout=PRODUCER_STOP_S))[0]:
+        producer._message_accumulator.fail_all(ProducerClosed())
+        await asyncio.wait({stopping}, timeout=PRODUCER_STOP_S)
+    await producer.client.close()
 
 
 def make_reader(settings: ClientSettings, **options: Any) -> AIOKafkaConsumer:

@@ -4,23 +4,29 @@ A round takes unsent rows in order and packs them, partition by partition, into 
 whole or not at all, and a partition's next batch goes only after the one before: so a failed send stops that partition
 (and every key in it) and nothing else. What was published is marked in one UPDATE. A crash in between publishes twice;
 the inboxes make that harmless.
+
+An idempotent producer tries a batch again for ever, so no round waits for all of its partitions: what is not
+acknowledged soon stays under way while later rounds pass its partition over. A partition (or a topic that does not
+exist) whose send failed rests, longer each time, and is passed over too.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.partitioner import murmur2
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database import Database, is_passing
 from shared.messaging import metrics
-from shared.messaging.broker import make_producer
+from shared.messaging.broker import make_producer, stop_producer
 from shared.messaging.crash import crash_point
 from shared.messaging.outbox import CHANNEL
 from shared.settings import Settings
@@ -30,6 +36,8 @@ log = structlog.get_logger()
 POLL_S: Final = 0.5
 """The safety net: the outbox is looked at so often even when nobody wakes the relay."""
 FOLLOWER_POLL_S: Final = 1.0
+PATIENCE_S: Final = 0.25
+"""A round waits so long for its acknowledgements; a partition that is slower keeps no other one waiting."""
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 10.0
 LOCK_KEY: Final = 0x79696B65
@@ -38,7 +46,7 @@ LOCK_KEY: Final = 0x79696B65
 _TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(:key)")
 _UNSENT: Final = text("""
 SELECT seq, id, topic, key, partition, type, correlationid, replyto, traceparent, body FROM outbox
-WHERE sent_at IS NULL ORDER BY seq LIMIT :rows
+WHERE sent_at IS NULL AND seq > :after ORDER BY seq LIMIT :rows
 """)
 _MARK: Final = text("UPDATE outbox SET sent_at = yike_now() WHERE seq = ANY(CAST(:seqs AS bigint[]))")
 _OLDEST: Final = text("""
@@ -46,6 +54,21 @@ SELECT coalesce(extract(epoch FROM yike_now() - min(created_at)), 0)::float8
 FROM (SELECT created_at FROM outbox WHERE sent_at IS NULL ORDER BY seq LIMIT 1) oldest
 """)
 _NOTIFY: Final = text(f"NOTIFY {CHANNEL}")
+
+Place = tuple[str, int]
+"""Topic and partition; `NOWHERE` where the topic, or the partition a row asks for, is not known (yet)."""
+NOWHERE: Final = -1
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """What one leadership has begun. `after` is where the next round begins to look: not 0 only while a whole window
+    of rows has to be passed over, and 0 again as soon as one of `passed_over` is free."""
+
+    sends: dict[Place, asyncio.Task[None]] = field(default_factory=dict)
+    acknowledged: list[int] = field(default_factory=list)
+    passed_over: set[Place] = field(default_factory=set)
+    after: int = 0
 
 
 class Relay:
@@ -58,6 +81,9 @@ class Relay:
         self.leading = False
         self._woken = asyncio.Event()
         self._notifying: asyncio.Task[None] | None = None
+        self._notify_again = False
+        self._pause = FIRST_PAUSE_S
+        self._rests: dict[Place, tuple[float, float]] = {}  # until when (loop time), and how long
 
     # --- waking -----------------------------------------------------------------------------------------------------
 
@@ -69,13 +95,17 @@ class Relay:
         """
         if self.leading:
             self._woken.set()
-        elif self._notifying is None or self._notifying.done():
+            return
+        self._notify_again = True
+        if self._notifying is None or self._notifying.done():
             self._notifying = asyncio.create_task(self._notify())
 
     async def _notify(self) -> None:
         try:
-            async with self.database.engine.begin() as connection:
-                await connection.execute(_NOTIFY)
+            while self._notify_again:  # what was committed while one was under way needs another
+                self._notify_again = False
+                async with self.database.engine.begin() as connection:
+                    await connection.execute(_NOTIFY)
         except Exception as error:  # the poll is the safety net; anything but a passing fault is a bug and is shown
             if not is_passing(error):
                 raise
@@ -85,14 +115,12 @@ class Relay:
 
     async def run(self) -> None:
         """Leads whenever it can, until cancelled."""
-        pause = FIRST_PAUSE_S
         while True:
             try:
                 async with self.database.engine.connect() as connection:
                     await connection.execution_options(isolation_level="AUTOCOMMIT")
                     while not (await connection.execute(_TRY_LOCK, {"key": LOCK_KEY})).scalar_one():
                         await asyncio.sleep(FOLLOWER_POLL_S)
-                    pause = FIRST_PAUSE_S
                     try:
                         await self._lead(connection)
                     finally:
@@ -101,9 +129,9 @@ class Relay:
             except Exception as error:
                 if not isinstance(error, KafkaError) and not is_passing(error):
                     raise
-                log.warning("relay starts again", service=self.service, error=repr(error)[:300], pause_s=pause)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE_S)
+                log.warning("relay starts again", service=self.service, error=repr(error)[:300], pause_s=self._pause)
+                await asyncio.sleep(self._pause)
+                self._pause = min(self._pause * 2, LONGEST_PAUSE_S)
 
     def _set_leading(self, leading: bool) -> None:
         self.leading = leading
@@ -115,63 +143,116 @@ class Relay:
         await raw.add_listener(CHANNEL, lambda *_: self._woken.set())
         # A new producer for each leadership: after a fatal error an old one stays broken (aiokafka issue 1017).
         producer = make_producer(self.settings, self.service)
-        await producer.start()
+        way = _UnderWay()
         try:
+            await producer.start()
             self._set_leading(True)
+            self._pause = FIRST_PAUSE_S
             log.info("relay leads", service=self.service)
             while True:
                 self._woken.clear()
-                sent, full = await self._round(connection, producer)
-                if full:
-                    continue
-                if not sent:
-                    metrics.OUTBOX_AGE.labels(self.service).set(0)
-                try:
-                    await asyncio.wait_for(self._woken.wait(), POLL_S)
-                except TimeoutError:
-                    continue
+                if not await self._round(connection, producer, way):
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._woken.wait(), POLL_S)
         finally:
-            await producer.stop()
+            for send in way.sends.values():
+                send.cancel()
+            await stop_producer(producer)
 
-    async def _round(self, connection: AsyncConnection, producer: AIOKafkaProducer) -> tuple[int, bool]:
-        """Publishes and marks one round; returns how many rows, and whether there may be more."""
-        rows = (await connection.execute(_UNSENT, {"rows": self.settings.relay_rows})).all()
-        if not rows:
-            return 0, False
-        by_partition: dict[tuple[str, int], list[Any]] = {}
+    async def _round(self, connection: AsyncConnection, producer: AIOKafkaProducer, way: _UnderWay) -> bool:
+        """Publishes and marks one round; returns whether there may be more."""
+        if not all(self._is_busy(place, way) for place in way.passed_over):
+            way.after, way.passed_over = 0, set()
+        limit = self.settings.relay_rows
+        rows = (await connection.execute(_UNSENT, {"after": way.after, "rows": limit})).all()
+        by_place: dict[Place, list[Any]] = {}
         for row in rows:
-            by_partition.setdefault(await self._partition(producer, row), []).append(row)
-        sent: list[int] = []
-        failures = await asyncio.gather(
-            *(
-                self._publish(producer, topic, partition, part, sent)
-                for (topic, partition), part in by_partition.items()
-            ),
-            return_exceptions=True,
-        )
-        crash_point("send")
-        if sent:
-            await connection.execute(_MARK, {"seqs": sent})
-            crash_point("mark")
-            metrics.RELAYED.labels(self.service).inc(len(sent))
-        failure = next((f for f in failures if f is not None), None)
-        if failure is not None:
+            by_place.setdefault(self._place(producer, row), []).append(row)
+        begun: list[asyncio.Task[None]] = []
+        for place, part in by_place.items():
+            if self._is_busy(place, way):
+                way.passed_over.add(place)
+            else:
+                way.sends[place] = asyncio.create_task(self._publish(producer, place, part, way.acknowledged))
+                begun.append(way.sends[place])
+        if begun:
+            _, slow = await asyncio.wait(begun, timeout=PATIENCE_S)
+            for send in slow:
+                send.add_done_callback(lambda _: self._woken.set())
+        await self._settle(connection, way)
+        full = len(rows) == limit
+        if way.passed_over:
+            if full:
+                way.after = rows[-1].seq
             metrics.OUTBOX_AGE.labels(self.service).set((await connection.execute(_OLDEST)).scalar() or 0.0)
-            raise failure
-        return len(sent), len(rows) == self.settings.relay_rows
+        elif not rows:
+            metrics.OUTBOX_AGE.labels(self.service).set(0)
+        return full
 
-    async def _partition(self, producer: AIOKafkaProducer, row: Any) -> tuple[str, int]:
+    async def _settle(self, connection: AsyncConnection, way: _UnderWay) -> None:
+        """Marks what was acknowledged and lets rest what failed. Raises a failure: its producer is out of sequence."""
+        ended = {place: send for place, send in way.sends.items() if send.done()}
+        if way.acknowledged:
+            crash_point("send")
+            seqs, way.acknowledged[:] = list(way.acknowledged), []
+            await connection.execute(_MARK, {"seqs": seqs})
+            crash_point("mark")
+            metrics.RELAYED.labels(self.service).inc(len(seqs))
+        failures: list[BaseException] = []
+        for place, send in ended.items():
+            del way.sends[place]
+            error = send.exception()
+            if error is None:
+                self._rests.pop(place, None)
+                if place[1] == NOWHERE:
+                    self._woken.set()  # its rows can go now
+                continue
+            self._rest(place, error)
+            if place[1] != NOWHERE:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _is_busy(self, place: Place, way: _UnderWay) -> bool:
+        """Whether rows for `place` have to wait: for those before them, or for the end of its rest."""
+        rest = self._rests.get(place)
+        return place in way.sends or (rest is not None and asyncio.get_running_loop().time() < rest[0])
+
+    def _rest(self, place: Place, error: BaseException) -> None:
+        pause = min(2 * self._rests[place][1], LONGEST_PAUSE_S) if place in self._rests else FIRST_PAUSE_S
+        self._rests[place] = asyncio.get_running_loop().time() + pause, pause
+        log.warning(
+            "a partition rests",
+            service=self.service,
+            topic=place[0],
+            partition=place[1],
+            error=repr(error),
+            pause_s=pause,
+        )
+
+    def _place(self, producer: AIOKafkaProducer, row: Any) -> Place:
         """Topic and partition of a row: as asked for, else by the key's murmur2, as every Kafka client counts it."""
         topic = self.settings.namespace + row.topic
+        known = producer.client.cluster.partitions_for_topic(topic)
+        if not known or (row.partition is not None and row.partition not in known):
+            return topic, NOWHERE
         if row.partition is not None:
             return topic, row.partition
-        partitions = await producer.partitions_for(topic)
-        return topic, (murmur2(row.key.encode()) & 0x7FFFFFFF) % len(partitions)
+        return topic, (murmur2(row.key.encode()) & 0x7FFFFFFF) % len(known)
 
     async def _publish(
-        self, producer: AIOKafkaProducer, topic: str, partition: int, rows: Sequence[Any], sent: list[int]
+        self, producer: AIOKafkaProducer, place: Place, rows: Sequence[Any], acknowledged: list[int]
     ) -> None:
-        """Publishes the rows of one partition in order, batch after batch, and notes each that is acknowledged."""
+        """Publishes the rows of one partition in order, batch after batch, and notes each that is acknowledged.
+
+        For rows that lead nowhere it only asks for the topic: the next round finds their partitions.
+        """
+        topic, partition = place
+        if partition == NOWHERE:
+            known = await producer.partitions_for(topic)
+            if not all(row.partition is None or row.partition in known for row in rows):
+                raise UnknownTopicOrPartitionError(f"{topic} has only the partitions {sorted(known)}")
+            return
         position = 0
         now_ms = int(time.time() * 1000)
         while position < len(rows):
@@ -187,7 +268,7 @@ class Relay:
             batch.close()
             delivered = await producer.send_batch(batch, topic, partition=partition)
             await delivered
-            sent += packed
+            acknowledged += packed
 
 
 def _headers(row: Any) -> list[tuple[str, bytes]]:

@@ -5,9 +5,10 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from services.orders.families.domain import mask_name
 from services.orders.families.queries import ContractParties
 from shared.contracts.catalog import SeatReserved
-from shared.documents import mask
+from shared.documents import mask, mask_phone
 from shared.keys import KeyRing
 from shared.money import yuan
 from shared.sealing import decrypt_at_rest, encrypt_at_rest
@@ -17,21 +18,43 @@ FORM = "GF-2021-2604"
 
 
 class StoredContract(BaseModel):
-    """The text as signed, and which passages of it must not be shown outside it."""
+    """The text as signed, and the same text as it may be shown outside: the persons in it masked."""
 
     model_config = ConfigDict(frozen=True)
     text: str
-    secrets: tuple[str, ...]
+    shown: str
 
 
 def draw(offer: SeatReserved, parties: ContractParties, order_id: object, now: datetime) -> StoredContract:
     """The contract for one purchase: parties, lesson plan, price, supervised account and refund terms, all frozen."""
+    return StoredContract(
+        text=_filled(offer, parties, order_id, now), shown=_filled(offer, _masked(parties), order_id, now)
+    )
+
+
+def _masked(parties: ContractParties) -> ContractParties:
+    return ContractParties(
+        child_name=mask_name(parties.child_name),
+        child_document=_masked_document(parties.child_document),
+        signer_name=mask_name(parties.signer_name),
+        signer_phone=mask_phone(parties.signer_phone),
+        signer_address=mask(parties.signer_address),
+        signer_document=_masked_document(parties.signer_document),
+    )
+
+
+def _masked_document(printed: str) -> str:
+    kind, _, number = printed.partition(" ")
+    return f"{kind} {mask(number)}"
+
+
+def _filled(offer: SeatReserved, parties: ContractParties, order_id: object, now: datetime) -> str:
     plan = "\n".join(
         f"  第{lesson.lesson_no}课 {shanghai(lesson.starts_at):%Y-%m-%d %H:%M}-{shanghai(lesson.ends_at):%H:%M}"
         for lesson in offer.lessons
     )
     terms = offer.refund_terms
-    text = f"""中小学生校外培训服务合同（{FORM}）
+    return f"""中小学生校外培训服务合同（{FORM}）
 合同编号：{order_id}
 订立时间：{shanghai(now):%Y-%m-%d %H:%M}
 甲方（培训机构）：{offer.institution_name}　统一社会信用代码：{offer.institution_uscc}
@@ -47,8 +70,6 @@ def draw(offer: SeatReserved, parties: ContractParties, order_id: object, now: d
 　　此后按未上课时退费，违约金 {terms.penalty_basis_points} 个基点。
 五、因甲方原因不能履行的，未消课时费用全额退还，不作扣除。
 """
-    secrets = (parties.child_document, parties.signer_document, parties.signer_phone, parties.signer_address)
-    return StoredContract(text=text, secrets=secrets)
 
 
 def sha256_of(contract: StoredContract) -> str:
@@ -62,11 +83,5 @@ def encrypted(ring: KeyRing, contract: StoredContract) -> str:
 
 
 def shown(ring: KeyRing, stored: str) -> str:
-    """The contract as it may travel: its secrets masked."""
-    if not stored:
-        return ""
-    contract = decrypt_at_rest(ring, stored, StoredContract)
-    text = contract.text
-    for secret in sorted(contract.secrets, key=len, reverse=True):
-        text = text.replace(secret, mask(secret))
-    return text
+    """The contract as it may travel: its persons masked. Empty before one is drawn."""
+    return decrypt_at_rest(ring, stored, StoredContract).shown if stored else ""

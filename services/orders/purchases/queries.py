@@ -14,10 +14,9 @@ from shared.messaging.work import UnitOfWork
 
 
 def view(purchase: Purchase, lessons: Sequence[Lesson] = (), shown_contract: str = "") -> PurchaseView:
-    """The purchase as its family sees it; consumed is what is confirmed, left is what is not."""
+    """The purchase as its family sees it; of `lessons`, consumed is what is confirmed, left is what is not."""
     consumed = [lesson for lesson in lessons if lesson.consumed]
     consumed_fen = sum(lesson.price_fen for lesson in consumed)
-    paid = purchase.state == "enrolled"
     return PurchaseView(
         order_id=purchase.order_id,
         state=purchase.state,
@@ -44,7 +43,7 @@ def view(purchase: Purchase, lessons: Sequence[Lesson] = (), shown_contract: str
         consumed_lessons=len(consumed),
         consumed_fen=consumed_fen,
         left_lessons=len(lessons) - len(consumed),
-        left_fen=purchase.price_fen - consumed_fen if paid else 0,
+        left_fen=sum(lesson.price_fen for lesson in lessons) - consumed_fen,
     )
 
 

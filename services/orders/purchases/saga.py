@@ -159,6 +159,11 @@ def late(work: UnitOfWork, purchase: Purchase, cause: Message[Any]) -> None:
         refused(work, purchase, "expired", cause)
 
 
+def send_back(work: UnitOfWork, purchase: Purchase, cause: Message[Any]) -> None:
+    """Money that came for a purchase that has ended goes back."""
+    _ask(work, purchase, (_refund,), cause)
+
+
 def _ask(work: UnitOfWork, purchase: Purchase, commands: tuple[Make, ...], cause: Message[Any]) -> None:
     for make in commands:
         work.send(make(purchase), cause, replyto=topics.replies("orders"))

@@ -65,7 +65,8 @@ async def place(work: UnitOfWork, messages: Sequence[Message[PlacePurchase]]) ->
             work.actor(message, "guardian", subject=ask.account_id)
             known = purchases.get(ask.order_id)
             if known is not None:
-                if (known.account_id, known.course_id) != (ask.account_id, ask.course_id):
+                same = (known.account_id, known.course_id) == (ask.account_id, ask.course_id)
+                if not same or ask.child_id not in (None, known.child_id):
                     raise Refused("order_exists")
                 work.reply(message, view(known))
                 continue
@@ -73,8 +74,9 @@ async def place(work: UnitOfWork, messages: Sequence[Message[PlacePurchase]]) ->
             if family.missing:
                 errors = [FieldError(field=name, message=MISSING_ZH[name], code="missing") for name in family.missing]
                 raise Refused("profile_incomplete", "；".join(error.message for error in errors), errors=errors)
-            child_id = ask.child_id or next(iter(family.children))
-            if child_id not in family.children:
+            children = list(family.children)
+            child_id = ask.child_id or children[0]
+            if child_id not in children or (ask.child_id is None and len(children) > 1):
                 raise Refused("child_unknown")
             purchase = Purchase(ask.order_id, ask.account_id, child_id, ask.course_id, "placed", "", None, work.now)
             saga.enter(work, purchase, "placed", message)
@@ -174,6 +176,8 @@ async def held(work: UnitOfWork, messages: Sequence[Message[Held]]) -> None:
     """The money is in escrow: the seat is taken."""
 
     def move(work: UnitOfWork, purchase: Purchase, message: Message[Held]) -> bool:
+        if purchase.state == "ended":  # a collection that was parked, and replayed after the end
+            saga.send_back(work, purchase, message)
         if purchase.state != "paying":
             return False  # being cancelled: escrow sends it back on the cancellation that is on its way
         saga.enter(work, purchase, "held", message)
