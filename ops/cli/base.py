@@ -11,9 +11,10 @@ from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ops.stack.progress import Progress, showing
 
@@ -103,9 +104,21 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+class Lines(Table):
+    """A table under a heading that may be wider than itself (rich folds a title to the width of its table)."""
+
+    def __init__(self, heading: str) -> None:
+        super().__init__(box=None, pad_edge=False, header_style="dim")
+        self.heading = heading
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(self.heading, style="bold")
+        yield from super().__rich_console__(console, options)
+
+
+def table(heading: str, *columns: str, right: Sequence[str] = ()) -> Lines:
     """An empty table; columns named in `right` hold numbers."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    made = Lines(heading)
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return made

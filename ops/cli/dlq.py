@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from ops.cli.base import DONE, FOUND, NOT_FOUND, USUAL, WRONG_CALL, CommandError, Common, local, table
 from ops.cli.kafka import looking
-from ops.cli.site import Found, check_service, rows
+from ops.cli.site import Found, check_service, connected, rows
 from ops.stack_layout import PART_NAMES
 from shared.contracts import topics
 from shared.messaging.broker import make_producer
@@ -27,6 +27,9 @@ app = App(
 )
 
 _OPEN: Final = "SELECT parked FROM inbox WHERE parked IS NOT NULL"
+_CLOSE: Final = "UPDATE inbox SET parked = NULL WHERE parked = ANY($1::uuid[])"
+UNREADABLE: Final = frozenset({"bad_json", "bad_envelope", "too_large"})
+"""Such a message has no id to be known by: replayed it is a new one, and only we can close the letter of the old."""
 DETAIL_CHARACTERS: Final = 60
 
 
@@ -157,6 +160,7 @@ async def replay(
         if len(sending) > 1:
             common.confirm(f"Replay {len(sending)} letters?", yes=yes)
         await _send(found, sending)
+        await _close(found, [one for one in sending if one.reason in UNREADABLE])
     data = {
         "dry_run": dry_run,
         "replayed": [one.letter_id for one in sending],
@@ -164,6 +168,46 @@ async def replay(
     }
     common.show(data, lambda console: _draw_replay(console, sending, refused, dry_run=dry_run))
     return FOUND if refused else DONE
+
+
+@app.command
+async def discard(
+    *letter: UUID,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="")] = False,
+    common: Common = USUAL,
+) -> int:
+    """Close letters that nobody will replay: what was sent by mistake, or can never be read.
+
+    The message stays parked for good. The letter stays on its topic for 90 days: yike dlq list --closed.
+
+    For example:
+
+        yike dlq discard 0199a0c4-7a5e-7cc1-9a8e-4d1f6f0f2b11
+
+    Parameters
+    ----------
+    letter
+        Ids of letters.
+    yes
+        Do not ask.
+    """
+    if not letter:
+        raise CommandError("Name letters.", "yike dlq list shows them.", WRONG_CALL)
+    found = Found(common)
+    read = await letters(found)
+    chosen = [_one(read, id_) for id_ in letter]
+    common.confirm(f"Discard {len(chosen)} letters?", yes=yes)
+    await _close(found, chosen)
+    data = {"discarded": [one.letter_id for one in chosen]}
+    common.show(data, lambda console: console.print(f"{len(chosen)} letters are closed."))
+    return DONE
+
+
+async def _close(found: Found, closing: Sequence[Letter]) -> None:
+    for consumer in sorted({one.consumer for one in closing}):
+        ids = [one.letter_id for one in closing if one.consumer == consumer]
+        async with connected(found.dsn(consumer)) as connection:
+            await connection.execute(_CLOSE, ids)
 
 
 async def letters(found: Found, *, consumer: str = "") -> list[Letter]:

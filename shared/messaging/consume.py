@@ -40,6 +40,8 @@ log = structlog.get_logger()
 
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 15.0
+NUL: Final = rb"\u0000"
+"""Valid in JSON, but PostgreSQL's text has none: refused here, or one character could stop a service for ever."""
 
 
 class Poison(Exception):
@@ -103,13 +105,21 @@ class Consumer:
         entry = self.handlers.entries.get(type_) if isinstance(type_, str) else None
         if entry is None and self._is_of_others(record.topic):
             return None
+        if NUL in body:
+            without = pydantic_core.from_json(body.replace(NUL, rb"\ufffd"))
+            fault = FieldError(field="", message="U+0000 is no text", code="nul_character")
+            return self._invalid(record, unreadable, without, [fault])
         data = envelope.get("data")
         try:
             message: Message[Any] = (
                 entry.envelope.model_validate(envelope) if entry else Message[Any].model_validate(envelope)
             )
         except ValidationError as error:
-            return self._invalid(record, unreadable, envelope, error)
+            faults = [
+                FieldError(field=".".join(map(str, fault["loc"])), message=fault["msg"], code=fault["type"])
+                for fault in error.errors(include_url=False, include_input=False)
+            ]
+            return self._invalid(record, unreadable, envelope, faults)
         claim = inbox.Claim(message.dedup_id, content_hash(message.type, data), _replay_of(record))
         poison: Poison | None = None
         if entry is None:
@@ -123,13 +133,9 @@ class Consumer:
         record: "ConsumerRecord[Any, Any]",
         unreadable: inbox.Claim,
         envelope: dict[str, Any],
-        error: ValidationError,
+        faults: Sequence[FieldError],
     ) -> Item:
         """An envelope or data that does not validate: a request that says where to answer is refused, else parked."""
-        faults = [
-            FieldError(field=".".join(map(str, fault["loc"])), message=fault["msg"], code=fault["type"])
-            for fault in error.errors(include_url=False, include_input=False)
-        ]
         detail = "; ".join(f"{fault.field}: {fault.message}" for fault in faults)
         try:
             bare: Message[Any] = Message[Any].model_validate(envelope | {"data": {}})

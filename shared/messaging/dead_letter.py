@@ -1,6 +1,7 @@
 """Dead letters: what can never be handled is parked where an operator sees it and can replay it."""
 
 import base64
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -15,6 +16,11 @@ REPLAY_HEADER: Final = "yike-replay"
 
 KEPT_BODY_BYTES: Final = 512 * 1024
 """More of a body than this is cut off; the letter still tells where the whole record stands."""
+KEPT_KEY_BYTES: Final = 1024
+KEPT_HEADER_BYTES: Final = 32 * 1024
+"""Of all headers together; what comes after is cut off."""
+MAX_LETTER_BYTES: Final = 1000 * 1024
+"""A body in base64, key and headers with every byte escaped fit; the broker takes records of 1 MiB."""
 
 
 class DeadLetter(Event, type="dead_letter.v1"):
@@ -54,12 +60,23 @@ def dead_letter(
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        key=(record.key or b"").decode(errors="backslashreplace"),
-        headers=tuple((name, (value or b"").decode(errors="backslashreplace")) for name, value in record.headers),
+        key=(record.key or b"")[:KEPT_KEY_BYTES].decode(errors="backslashreplace").replace("\0", r"\x00"),
+        headers=tuple(_kept_headers(record)),
         body=body[:KEPT_BODY_BYTES],
         body_bytes=len(body),
         parked_at=now,
     )
+
+
+def _kept_headers(record: "ConsumerRecord[Any, Any]") -> Iterator[tuple[str, str]]:
+    left = KEPT_HEADER_BYTES
+    for name, value in record.headers:
+        left -= len(name.encode()) + 8  # a header costs something even when it is empty
+        if left < 0:
+            return
+        kept = (value or b"")[:left]
+        left -= len(kept)
+        yield name, kept.decode(errors="backslashreplace")
 
 
 def original_body(letter: dict[str, Any]) -> bytes:

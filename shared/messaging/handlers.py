@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
+from structlog.contextvars import bound_contextvars
+
 from shared.contracts import topics
 from shared.contracts.envelope import Data, Message, Reply
 from shared.messaging.work import UnitOfWork
@@ -62,6 +64,11 @@ class Handlers:
         return sorted(found)
 
 
+def words(message: Message[Any]) -> dict[str, str]:
+    """What every line logged about `message` carries."""
+    return {"message": str(message.id), "correlation": str(message.correlationid), "trace": message.traceparent}
+
+
 def each(
     handle: Callable[[UnitOfWork, Message[D]], Awaitable[None]],
 ) -> BatchHandler[D]:
@@ -72,7 +79,7 @@ def each(
 
     async def batch(work: UnitOfWork, messages: Sequence[Message[D]]) -> None:
         for message in messages:
-            with work.answering(message):
+            with bound_contextvars(**words(message)), work.answering(message):
                 async with work.session.begin_nested():
                     await handle(work, message)
 
