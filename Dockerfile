@@ -16,7 +16,6 @@ RUN useradd --system --uid 10001 --no-create-home --home-dir /app yike \
  && printf '#!/bin/sh\nexec python -m ops.cli "$@"\n' > /usr/local/bin/yike && chmod 755 /usr/local/bin/yike
 COPY --from=packages /opt/yike /opt/yike
 WORKDIR /app
-COPY pyproject.toml ./
 COPY shared shared
 COPY services services
 COPY ops ops

@@ -15,6 +15,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from bench.hops import Hops
 from bench.ledger import Ledger, ledger_rates
 from bench.load import LoadGateway, Order, lessons, new_order, purchases
 from bench.relay import relay_rate
@@ -93,7 +94,9 @@ async def run(console: Console, sizes: Sizes) -> Figures:
             console.print(f"    {peak.per_s:.0f}/s with {WINDOW} in flight, p50 {peak.percentile_ms(50):.0f} ms")
             count = min(int(peak.per_s / 2 * HALF_SECONDS), len(planned) - sizes.lessons)
             rest = planned[sizes.lessons : sizes.lessons + count]
+            hops = await Hops.begin(stack)
             half = await _timed(console, f"{count} lessons at half of that", lessons(gateway, rest, 0, peak.per_s / 2))
+            await hops.show(console)
             figures.lesson_p50_ms, figures.lesson_p99_ms = half.percentile_ms(50), half.percentile_ms(99)
         figures.rss_by_process_mib = _memory(stack)
         figures.rss_mib = max(figures.rss_by_process_mib.values())

@@ -1,5 +1,6 @@
 """Health and metrics over HTTP: what an orchestrator and an operator ask a process."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,8 @@ from shared.database import Database
 from shared.messaging import metrics
 
 OUTBOX_AGE_LIMIT_S = 60.0
+LOOK_TIMEOUT_S = 2.0
+"""A database that does not answer at all must not use up the pool with those who ask for it."""
 _LOOK = text("""
 SELECT coalesce(extract(epoch FROM yike_now() - min(created_at)), 0)::float8
 FROM (SELECT created_at FROM outbox WHERE sent_at IS NULL ORDER BY seq LIMIT 1) oldest
@@ -34,7 +37,7 @@ def routes(service: str, database: Database, consuming: Callable[[], tuple[bool,
         running, partitions = consuming()
         answer: dict[str, object] = {"subscriber": running, "partitions": partitions}
         try:
-            async with database.engine.connect() as connection:
+            async with asyncio.timeout(LOOK_TIMEOUT_S), database.engine.connect() as connection:
                 age = float((await connection.execute(_LOOK)).scalar_one())
         except Exception as error:  # whatever the database says, the answer is "not ready, because"
             answer["database"] = f"{type(error).__name__}: {error}"[:200]

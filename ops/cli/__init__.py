@@ -5,6 +5,7 @@ printing and exit statuses, `site` finds the stack.
 """
 
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -77,6 +78,9 @@ def build() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; errors are told, never thrown at the operator."""
+    if arguments is None:
+        # A server that is away is told in our words, once; the client's own logging would come before them.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
     try:

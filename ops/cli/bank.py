@@ -217,7 +217,7 @@ async def deposit(
 
 
 def _unreachable(error: Exception) -> CommandError:
-    return CommandError(f"The bank's book cannot be opened: {error}", "Is the stack up? `yike status`", NO_STACK)
+    return CommandError(f"The bank's book cannot be opened: {error}", "Is the stack up? `yike up` starts it.", NO_STACK)
 
 
 def _draw_behaviours(console: Console, active: Sequence[dict[str, Any]]) -> None:

@@ -53,14 +53,16 @@ async def advance(by: str, *, force: Annotated[bool, Parameter(negative="")] = F
             "If it is a test server, say --force.",
             WRONG_CALL,
         )
-    await advance_clock(found.admin_dsn, span(by))
+    by_span = span(by)
+    await clock_now(found.admin_dsn)  # says so when the server is away
+    await advance_clock(found.admin_dsn, by_span)
     await _show(found, common)
     return DONE
 
 
 async def _show(found: Found, common: Common) -> None:
-    offset: timedelta = await get_offset(found.admin_dsn)
     now = await clock_now(found.admin_dsn)
+    offset: timedelta = await get_offset(found.admin_dsn)
     data = {"now": now, "offset_seconds": offset.total_seconds()}
 
     def draw(console: Console) -> None:

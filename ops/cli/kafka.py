@@ -107,7 +107,7 @@ async def looking(settings: ClientSettings) -> AsyncIterator[Kafka]:
             described = await admin.describe_topics()
         except KafkaError as error:
             what = f"Kafka does not answer at {settings.kafka}: {error}"
-            raise CommandError(what, "Is it up? `yike status`", NO_STACK) from None
+            raise CommandError(what, "Is it up? `yike up` starts it.", NO_STACK) from None
         partitions = {
             topic["topic"]: [
                 TopicPartition(topic["topic"], n) for n in sorted(p["partition"] for p in topic["partitions"])

@@ -99,7 +99,7 @@ async def connected(dsn: str) -> AsyncIterator[Connection]:
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         where = urlsplit(dsn).path.lstrip("/")
         raise CommandError(
-            f"PostgreSQL does not let us into {where}: {error}", "Is it up? `yike status`", NO_STACK
+            f"PostgreSQL does not let us into {where}: {error}", "Is it up? `yike up` starts it.", NO_STACK
         ) from None
     try:
         yield connection

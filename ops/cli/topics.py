@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import asyncpg
 from aiokafka.errors import KafkaError
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -107,8 +108,8 @@ async def migrate(*service: str, common: Common = USUAL) -> int:
     except ValueError as error:
         variables = ", ".join(password_variable(name) for name in names)
         raise CommandError(f"{error}.", f"Set {variables}.", WRONG_CALL) from None
-    except OSError as error:
-        raise CommandError(f"PostgreSQL does not answer: {error}", "Is it up?", NO_STACK) from None
+    except (OSError, asyncpg.PostgresError) as error:
+        raise CommandError(f"PostgreSQL does not let us in: {error}", "Is it up?", NO_STACK) from None
     with common.progress() as progress:
         for name, dsn in dsns.items():
             progress.step(name, "bringing its tables up to date")

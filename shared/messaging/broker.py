@@ -3,6 +3,7 @@
 import asyncio
 import os
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from faststream.kafka.message import KafkaAckableMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 from faststream.security import BaseSecurity, SASLScram512
 
+from shared.messaging import metrics
 from shared.messaging.crash import crash_point
 from shared.messaging.progress import EXIT_STATUS
 from shared.settings import ClientSettings, Settings
@@ -24,6 +26,7 @@ log = structlog.get_logger()
 
 # FastStream waits once for records and then sleeps once as long when there were none: this is half the idle latency.
 POLL_WAIT_MS: Final = 5
+FETCH_WAIT_MS: Final = 20
 GRACEFUL_TIMEOUT_S: Final = 30.0
 PRODUCER_STOP_S: Final = 2.0
 MAX_REQUEST_BYTES: Final = 1024 * 1024
@@ -105,7 +108,8 @@ def subscribe(
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=settings.session_timeout_ms // 10,
         max_poll_interval_ms=300_000,
-        fetch_max_wait_ms=100,
+        # A partition that was drained while a fetch is under way waits for that fetch to end: this is its idle latency.
+        fetch_max_wait_ms=FETCH_WAIT_MS,
         fetch_min_bytes=1,
         fetch_max_bytes=16 * 1024 * 1024,
         max_partition_fetch_bytes=2 * 1024 * 1024,
@@ -123,11 +127,13 @@ def subscribe(
             # Neither handled, retried nor parked: were the loop to go on, the next commit would skip these records.
             log.exception("the road itself failed, this process ends", service=service)
             os._exit(EXIT_STATUS)
+        clock = time.perf_counter()
         try:
             await message.ack()
         except KafkaError as error:
             # The database has the batch; whoever gets these records again finds them in the inbox.
             log.warning("offsets not committed", service=service, error=repr(error))
+        metrics.STAGE_SECONDS.labels(service, "offsets").observe(time.perf_counter() - clock)
         crash_point("offset_commit")
 
     subscriber(poll)
@@ -171,7 +177,7 @@ def make_reader(settings: ClientSettings, **options: Any) -> AIOKafkaConsumer:
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        fetch_max_wait_ms=100,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
         metadata_max_age_ms=30_000,
         **client_security(settings),
         **options,

@@ -28,8 +28,8 @@ from shared.ids import derived_id, new_id
 from shared.keys import KeyRing
 from shared.messaging import inbox, metrics, outbox
 from shared.messaging.crash import crash_point
-from shared.messaging.dead_letter import REPLAY_HEADER, dead_letter
-from shared.messaging.handlers import Handlers, in_groups
+from shared.messaging.dead_letter import MAX_LETTER_BYTES, REPLAY_HEADER, dead_letter
+from shared.messaging.handlers import Handlers, in_groups, words
 from shared.messaging.progress import Progress
 from shared.messaging.work import UnitOfWork
 
@@ -89,7 +89,15 @@ class Consumer:
 
     def decode(self, record: "ConsumerRecord[Any, Any]") -> Item | None:
         """The record as an item; None for a message on a topic of others that this service does not listen to."""
-        unreadable = inbox.Claim(derived_id("record", record.topic, record.partition, record.offset), b"")
+        # With its time: a broker that lost its log counts offsets from the beginning again.
+        place = ("record", record.topic, record.partition, record.offset, record.timestamp)
+        unreadable = inbox.Claim(derived_id(*place), b"")
+        try:
+            return self._decode(record, unreadable)
+        except Exception as error:  # a validator with a bug must not stop the partition
+            return Item(record, unreadable, None, Poison("bad_envelope", repr(error)))
+
+    def _decode(self, record: "ConsumerRecord[Any, Any]", unreadable: inbox.Claim) -> Item | None:
         body: bytes = record.value or b""
         if len(body) > topics.MAX_MESSAGE_BYTES:
             detail = f"body of {len(body)} bytes is over the limit of {topics.MAX_MESSAGE_BYTES}"
@@ -116,7 +124,7 @@ class Consumer:
             )
         except ValidationError as error:
             faults = [
-                FieldError(field=".".join(map(str, fault["loc"])), message=fault["msg"], code=fault["type"])
+                FieldError(field=".".join(map(str, fault["loc"]))[:200], message=fault["msg"][:300], code=fault["type"])
                 for fault in error.errors(include_url=False, include_input=False)
             ]
             return self._invalid(record, unreadable, envelope, faults)
@@ -124,6 +132,12 @@ class Consumer:
         poison: Poison | None = None
         if entry is None:
             poison = Poison("type_unknown", f"no handler for type {type_!r}", Refused("type_unknown", str(type_)[:100]))
+        elif record.topic != (belongs := self.namespace + (entry.contract.TOPIC or topics.replies(self.service))):
+            # Who may write to a topic is who may ask what is asked there: no gateway sends a command.
+            poison = Poison("type_unknown", f"{type_} belongs on {belongs}", Refused("type_unknown", str(type_)[:100]))
+        elif message.expirytime is not None and message.expirytime.tzinfo is None:
+            detail = "expirytime has no time zone"
+            poison = Poison("bad_envelope", detail, Refused("request_invalid", detail))
         elif message.replyto and not _may_reply(message):
             poison = Poison("replyto_forbidden", f"no reply may go to {message.replyto!r}")
         return Item(record, claim, message, poison)
@@ -153,6 +167,7 @@ class Consumer:
 
     async def handle(self, records: Sequence["ConsumerRecord[Any, Any]"]) -> None:
         """Handles one poll to the end: when it returns, all of it is committed in the database."""
+        self.progress.touch()
         metrics.BATCH_SIZE.labels(self.service).observe(len(records))
         started = time.perf_counter()
         items = [item for record in records if (item := self.decode(record)) is not None]
@@ -201,7 +216,11 @@ class Consumer:
         async with self.database.session() as session, session.begin():
             crash_point("begin")
             first: dict[UUID, Item] = {}
-            repeats = [item for item in items if first.setdefault(item.claim.id, item) is not item]
+            for item in items:
+                # Of a message and the replay of its dead letter only the replay may claim what is parked.
+                if item.claim.id not in first or (item.claim.replay_of and not first[item.claim.id].claim.replay_of):
+                    first[item.claim.id] = item
+            repeats = [item for item in items if first[item.claim.id] is not item]
             claimed = await inbox.claim(session, self.service, [item.claim for item in first.values()])
             clock = self._stage("inbox", clock)
             crash_point("inbox")
@@ -216,8 +235,10 @@ class Consumer:
 
             for item in (i for i in first.values() if i.claim.id not in claimed.new):
                 self._answer_again(work, item, claimed.known[item.claim.id])
+            given = dict(work.replies)
             for item in repeats:
-                self._answer_again(work, item, inbox.Known(first[item.claim.id].claim.hash, None))
+                here = inbox.Known(first[item.claim.id].claim.hash, given.get(item.claim.id))
+                self._answer_again(work, item, claimed.known.get(item.claim.id, here))
             await outbox.flush(work)
             await inbox.store_replies(session, self.service, work.replies)
             await inbox.mark_parked(session, self.service, {k: v for k, v in letters.items() if v is not None})
@@ -238,12 +259,8 @@ class Consumer:
         for group in in_groups(live):
             type_ = group[0].type
             started = time.perf_counter()
-            with bound_contextvars(
-                type=type_,
-                message=str(group[0].id),
-                correlation=str(group[0].correlationid),
-                trace=group[0].traceparent,
-            ):
+            # A line about a batch names no message of it; `each` binds one after the other.
+            with bound_contextvars(type=type_, messages=len(group), **(words(group[0]) if len(group) == 1 else {})):
                 await self.handlers.entries[type_].handle(work, group)
             metrics.HANDLER_SECONDS.labels(self.service, type_).observe(time.perf_counter() - started)
 
@@ -260,16 +277,21 @@ class Consumer:
         letter_id = new_id()
         error = failure or poison or Poison(reason, "")
         letter = dead_letter(item.record, self.service, letter_id, reason, error, work.now)
-        work.send(letter, item.message, topic=topics.dead_letters(self.service))
+        work.send(letter, item.message, topic=topics.dead_letters(self.service), max_bytes=MAX_LETTER_BYTES)
         work.outbox[-1].key = letter.key[:200]
         metrics.PARKED.labels(self.service, reason).inc()
+        about = words(item.message) if item.message else {}
         place = _place(item.record)
-        log.error("parked", service=self.service, reason=reason, letter=str(letter_id), record=place)
+        log.error("parked", service=self.service, reason=reason, letter=str(letter_id), record=place, **about)
         return letter_id
 
     def _answer_again(self, work: UnitOfWork, item: Item, known: inbox.Known) -> None:
         """A message that came before: the stored answer again, or a refusal if its id now asks something else."""
         metrics.REPEATED.labels(self.service).inc()
+        if item.message is not None and item.claim.hash != known.hash:
+            log.warning(
+                "same id, other content", service=self.service, record=_place(item.record), **words(item.message)
+            )
         if item.message is None or not item.message.replyto or not _may_reply(item.message):
             return
         if item.claim.hash != known.hash:

@@ -44,12 +44,16 @@ def start_watchdog(progress: Progress, lag: Callable[[], int], stuck_after_s: fl
         while not progress.stopped:
             time.sleep(min(1.0, stuck_after_s / 4))
             now = time.monotonic()
-            if lag() == 0:
+            try:
+                waiting = lag()
+            except Exception:  # the loop changes under our eyes, in a rebalance; the next look will do
+                waiting = 0
+            if waiting == 0:
                 idle_since = now
             blocked = now - progress.loop_beat > stuck_after_s
             stuck = now - max(progress.moved, idle_since) > stuck_after_s
             if (blocked or stuck) and not progress.stopped:
-                log.critical("watchdog ends this process", blocked_loop=blocked, lag=lag())
+                log.critical("watchdog ends this process", blocked_loop=blocked, lag=waiting)
                 os._exit(EXIT_STATUS)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()

@@ -38,12 +38,15 @@ POLL_S: Final = 0.5
 FOLLOWER_POLL_S: Final = 1.0
 PATIENCE_S: Final = 0.25
 """A round waits so long for its acknowledgements; a partition that is slower keeps no other one waiting."""
+UNLOCK_TIMEOUT_S: Final = 1.0
+LOOK_UP_TIMEOUT_S: Final = 0.5
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 10.0
 LOCK_KEY: Final = 0x79696B65
 """Advisory lock of the leader; each service has its own database, so one number does for all."""
 
 _TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(:key)")
+_UNLOCK: Final = text("SELECT pg_advisory_unlock(:key)")
 _UNSENT: Final = text("""
 SELECT seq, id, topic, key, partition, type, correlationid, replyto, traceparent, body FROM outbox
 WHERE sent_at IS NULL AND seq > :after ORDER BY seq LIMIT :rows
@@ -125,13 +128,20 @@ class Relay:
                         await self._lead(connection)
                     finally:
                         self._set_leading(False)
-                        await connection.invalidate()  # closes the session, and with it the lock
+                        await self._unlock(connection)
             except Exception as error:
                 if not isinstance(error, KafkaError) and not is_passing(error):
                     raise
                 log.warning("relay starts again", service=self.service, error=repr(error)[:300], pause_s=self._pause)
                 await asyncio.sleep(self._pause)
                 self._pause = min(self._pause * 2, LONGEST_PAUSE_S)
+
+    async def _unlock(self, connection: AsyncConnection) -> None:
+        # Said, so that whoever leads next need not wait until the server sees that the session has ended.
+        with suppress(Exception):
+            async with asyncio.timeout(UNLOCK_TIMEOUT_S):
+                await connection.execute(_UNLOCK, {"key": LOCK_KEY})
+        await connection.invalidate()  # closes the session, and with it the lock
 
     def _set_leading(self, leading: bool) -> None:
         self.leading = leading
@@ -164,7 +174,10 @@ class Relay:
         if not all(self._is_busy(place, way) for place in way.passed_over):
             way.after, way.passed_over = 0, set()
         limit = self.settings.relay_rows
+        clock = time.perf_counter()
         rows = (await connection.execute(_UNSENT, {"after": way.after, "rows": limit})).all()
+        if rows:
+            clock = self._stage("relay_read", clock)
         by_place: dict[Place, list[Any]] = {}
         for row in rows:
             by_place.setdefault(self._place(producer, row), []).append(row)
@@ -177,6 +190,7 @@ class Relay:
                 begun.append(way.sends[place])
         if begun:
             _, slow = await asyncio.wait(begun, timeout=PATIENCE_S)
+            self._stage("relay_send", clock)
             for send in slow:
                 send.add_done_callback(lambda _: self._woken.set())
         await self._settle(connection, way)
@@ -195,7 +209,9 @@ class Relay:
         if way.acknowledged:
             crash_point("send")
             seqs, way.acknowledged[:] = list(way.acknowledged), []
+            clock = time.perf_counter()
             await connection.execute(_MARK, {"seqs": seqs})
+            self._stage("relay_mark", clock)
             crash_point("mark")
             metrics.RELAYED.labels(self.service).inc(len(seqs))
         failures: list[BaseException] = []
@@ -212,6 +228,11 @@ class Relay:
                 failures.append(error)
         if failures:
             raise failures[0]
+
+    def _stage(self, stage: str, since: float) -> float:
+        now = time.perf_counter()
+        metrics.STAGE_SECONDS.labels(self.service, stage).observe(now - since)
+        return now
 
     def _is_busy(self, place: Place, way: _UnderWay) -> bool:
         """Whether rows for `place` have to wait: for those before them, or for the end of its rest."""
@@ -249,7 +270,10 @@ class Relay:
         """
         topic, partition = place
         if partition == NOWHERE:
-            known = await producer.partitions_for(topic)
+            async with asyncio.timeout(
+                LOOK_UP_TIMEOUT_S
+            ):  # the producer would ask for a missing topic 20 times a second
+                known = await producer.partitions_for(topic)
             if not all(row.partition is None or row.partition in known for row in rows):
                 raise UnknownTopicOrPartitionError(f"{topic} has only the partitions {sorted(known)}")
             return

@@ -6,21 +6,28 @@ means unknown: the request may still be done, so ask the status, or send the sam
 
 import asyncio
 from datetime import timedelta
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 import pydantic_core
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from shared.clock import machine_now
 from shared.contracts import topics
 from shared.contracts.envelope import CONTRACTS, Problem, Reply, Request, encode
 from shared.ids import new_id
-from shared.messaging.broker import make_producer, make_reader
+from shared.messaging.broker import make_producer, make_reader, stop_producer
 from shared.messaging.trace import new_traceparent
 from shared.settings import ClientSettings
 
+log = structlog.get_logger()
+
 R = TypeVar("R", bound=Reply)
+
+
+READ_PAUSE_S: Final = 0.5
 
 
 class OutcomeUnknown(TimeoutError):
@@ -51,7 +58,7 @@ class GatewayClient:
         self.replies_topic = topics.gateway_replies(name)
         self._producer = make_producer(settings, f"gateway-{name}")
         self._reader: AIOKafkaConsumer = make_reader(settings)
-        self._waiting: dict[UUID, asyncio.Future[Reply]] = {}
+        self._waiting: dict[UUID, list[asyncio.Future[Reply]]] = {}
         self._reading: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -69,7 +76,7 @@ class GatewayClient:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
         await self._reader.stop()
-        await self._producer.stop()
+        await stop_producer(self._producer)
 
     async def ask(
         self,
@@ -84,12 +91,9 @@ class GatewayClient:
     ) -> Reply:
         """Sends `request` for the actor of `token` and returns its answer.
 
-        Raises RequestRefused with the problem, OutcomeUnknown after `timeout_s`.
+        Raises RequestRefused with the problem, OutcomeUnknown after `timeout_s` (the broker may be away, too).
         """
         message_id = message_id or new_id()
-        future = self._waiting.get(message_id)
-        if future is None:
-            future = self._waiting[message_id] = asyncio.get_running_loop().create_future()
         body = self.envelope(
             request,
             message_id,
@@ -98,13 +102,19 @@ class GatewayClient:
             idempotency_key=idempotency_key,
             expires_in_s=expires_in_s,
         )
-        await self.send_raw(request.TOPIC, request.partition_key, body)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(message_id, [])
+        waiting.append(future)
         try:
-            reply = await asyncio.wait_for(asyncio.shield(future), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self.send_raw(request.TOPIC, request.partition_key, body)
+                reply = await future
         except TimeoutError:
             raise OutcomeUnknown(request.TYPE, message_id, timeout_s) from None
         finally:
-            self._waiting.pop(message_id, None)
+            waiting.remove(future)
+            if not waiting:
+                self._waiting.pop(message_id, None)
         if isinstance(reply, Problem):
             raise RequestRefused(reply)
         return reply
@@ -157,14 +167,25 @@ class GatewayClient:
 
     async def _read(self) -> None:
         while True:
-            for records in (await self._reader.getmany(timeout_ms=200)).values():
-                for record in records:
-                    self._deliver(pydantic_core.from_json(record.value))
+            try:
+                found = await self._reader.getmany(timeout_ms=200)
+            except KafkaError as error:
+                log.warning("replies not read, tried again", gateway=self.name, error=repr(error)[:300])
+                await asyncio.sleep(READ_PAUSE_S)
+                continue
+            for record in (record for records in found.values() for record in records):
+                try:
+                    self._deliver(pydantic_core.from_json(record.value or b""))
+                except Exception as error:  # one answer nobody can read must not keep all others from being heard
+                    log.warning("answer unreadable", gateway=self.name, offset=record.offset, error=repr(error)[:300])
 
     def _deliver(self, envelope: dict[str, Any]) -> None:
         """Gives an answer to whoever waits for it; late and repeated answers find nobody."""
         cause = envelope.get("causationid")
-        future = self._waiting.get(UUID(cause)) if cause else None
+        waiting = self._waiting.get(UUID(cause), []) if cause else []
         contract = CONTRACTS.get(envelope.get("type", ""))
-        if future is not None and not future.done() and contract is not None and issubclass(contract, Reply):
-            future.set_result(contract.model_validate(envelope["data"]))
+        if waiting and contract is not None and issubclass(contract, Reply):
+            reply = contract.model_validate(envelope["data"])
+            for future in waiting:
+                if not future.done():
+                    future.set_result(reply)

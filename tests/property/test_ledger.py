@@ -19,7 +19,16 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from sqlmodel import SQLModel
 
 from services.escrow import bank, use_cases
-from services.escrow.domain import MOST_ATTEMPTS, Account, Instruction, Transfer, purpose_of
+from services.escrow.domain import (
+    MOST_ATTEMPTS,
+    PENDING,
+    RESOLVED,
+    Account,
+    Instruction,
+    Transfer,
+    next_ask,
+    purpose_of,
+)
 from services.escrow.tables import AccountRow, BankResultRow, InstructionRow, SuspenseRow, SuspensionRow, TransferRow
 from shared.contracts.bank import Instruct, Result
 from shared.contracts.catalog import BankAccount
@@ -137,6 +146,7 @@ class Ledger(RuleBasedStateMachine):
         self.numbers = itertools.count(1)
         self.said: list[Data] = []
         self.timers: dict[tuple[str, str], tuple[datetime, str]] = {}
+        self.fired: list[tuple[str, str]] = []
         self.collections: dict[UUID, CollectPayment] = {}
 
     # --- the road -----------------------------------------------------------------------------------------------------
@@ -170,8 +180,26 @@ class Ledger(RuleBasedStateMachine):
             if timer.due_at is not None:
                 self.timers[timer.type, timer.subject] = timer.due_at, timer.data
         said = [CONTRACTS[row.type].model_validate(json.loads(row.body)["data"]) for row in work.outbox]
+        for one in said:
+            self.check(one)
         self.said += said
         return said
+
+    def check(self, one: Data) -> None:
+        """What is said agrees with the books of the same commit."""
+        accounts, instructions = self.tables.of(AccountRow), self.tables.of(InstructionRow)
+        if isinstance(one, Released):
+            assert accounts[one.order_id].suspensions == 0, "released while a complaint holds the order"
+        elif isinstance(one, Refunded):
+            refund = instructions.get((one.order_id, 0, "refund"))
+            assert one.amount_fen == (refund.amount_fen if refund else 0)
+            assert accounts[one.order_id].held_fen == 0
+        elif isinstance(one, Instruct):
+            purpose = purpose_of(one.number)
+            assert purpose is not None
+            known = instructions[purpose.order_id, purpose.lesson_no, purpose.kind]
+            assert (one.number, one.kind, one.amount_fen) == (known.number, known.kind, known.amount_fen)
+            assert known.state == "sent", "the bank is told to pay what is paid, refused or waits"
 
     def heard(self, contract: type[Any], order_id: UUID) -> list[Any]:
         """All events of a kind so far."""
@@ -188,8 +216,12 @@ class Ledger(RuleBasedStateMachine):
 
     # --- what happens -------------------------------------------------------------------------------------------------
 
-    @initialize(prices=st.tuples(*(st.integers(1, 400),) * 2), lessons=st.tuples(*(st.integers(1, MOST_LESSONS),) * 2))
-    def begin(self, prices: tuple[int, int], lessons: tuple[int, int]) -> None:
+    @initialize(
+        prices=st.tuples(*(st.integers(1, 400),) * 2),
+        lessons=st.tuples(*(st.integers(1, MOST_LESSONS),) * 2),
+        paid=st.sets(st.sampled_from(ORDERS)),
+    )
+    def begin(self, prices: tuple[int, int], lessons: tuple[int, int], paid: set[UUID]) -> None:
         for order_id, price, count in zip(ORDERS, prices, lessons, strict=True):
             self.collections[order_id] = CollectPayment(
                 order_id=order_id,
@@ -202,17 +234,16 @@ class Ledger(RuleBasedStateMachine):
                 pay_by=START + timedelta(minutes=15),
             )
         self.tell(*self.collections.values())
+        for order_id in sorted(paid):
+            self.pay(order_id)
 
     @rule(order_id=st.sampled_from(ORDERS))
     def collect_again(self, order_id: UUID) -> None:
         assert self.tell(self.collections[order_id]) == []
 
-    @rule(order_id=st.sampled_from(ORDERS))
     def pay(self, order_id: UUID) -> None:
-        """The bank does what a bank should: most histories are to get somewhere."""
-        price = self.collections[order_id].amount_fen
         number = instruction_number("C", order_id, 0, 0)
-        self.tell(self.result(number, "paid", price, "icbc", "first"))
+        self.tell(self.result(number, "paid", self.collections[order_id].amount_fen))
 
     releases = st.builds(ReleaseLesson, order_id=st.sampled_from(ORDERS), lesson_no=st.integers(1, MOST_LESSONS + 1))
 
@@ -235,7 +266,12 @@ class Ledger(RuleBasedStateMachine):
     def resume(self, order_id: UUID, complaint_id: UUID) -> None:
         self.tell(ResumeReleases(order_id=order_id, complaint_id=complaint_id))
 
-    def result(self, number: str, outcome: str, amount_fen: int, bank: str, movement: str) -> Result:
+    @precondition(lambda self: self.tables.of(SuspensionRow))
+    @rule(data=st.data())
+    def resume_what_is_suspended(self, data: st.DataObject) -> None:
+        self.resume(*data.draw(st.sampled_from(sorted(self.tables.of(SuspensionRow)))))
+
+    def result(self, number: str, outcome: str, amount_fen: int, movement: int = 1, bank: str = "icbc") -> Result:
         """One movement has one number, one amount and one reference at its bank: that much a bank is believed."""
         return Result.model_validate(
             {
@@ -250,47 +286,81 @@ class Ledger(RuleBasedStateMachine):
             }
         )
 
+    movements = st.sampled_from([1, 1, 2])
+    outcomes = st.sampled_from(["paid", "paid", "paid", "returned", "returned", "refused", "accepted", "unknown"])
+
     @rule(target=told, data=st.data())
-    def anything(self, data: st.DataObject) -> Any:
-        """A bank says anything of any number, ours or not, given or not."""
-        draw = data.draw
-        attempt = draw(st.integers(0, 2))
-        letter = draw(st.sampled_from("CPRX"))
-        lesson_no = draw(st.integers(1, MOST_LESSONS + 1)) if letter == "P" else 0
-        order_id = draw(st.sampled_from((*ORDERS, UUID(int=3))))
-        number = instruction_number(letter, order_id, lesson_no, attempt)
-        known = {one.number: one.amount_fen for one in self.instructions()}
-        amount = draw(st.sampled_from(sorted({known.get(number, 7), 7})))
-        outcome = draw(st.sampled_from(["accepted", "paid", "refused", "unknown", "returned"]))
-        made = self.result(
-            number, outcome, amount, draw(st.sampled_from(["icbc", "abc"])), draw(st.sampled_from(["first", "second"]))
-        )
+    def the_bank_does_what_it_was_told(self, data: st.DataObject) -> Any:
+        """Each payment on its way is made or refused, some that were made come back: most of what happens is right."""
+        usual = {"sent": ["paid", "paid", "refused"], "paid": ["returned", "accepted"], "refused": ["refused"]}
+        made = [
+            self.result(one.number, data.draw(st.sampled_from(usual[one.state])), one.amount_fen)
+            for one in sorted(self.instructions(), key=lambda one: str(one.key))
+            if one.state in usual and (one.kind != "collect" or one.state == "sent")
+        ]
+        for one in made:
+            self.tell(one)
+        return multiple(*made)
+
+    @precondition(lambda self: self.instructions())
+    @rule(target=told, data=st.data(), answers=st.lists(st.tuples(outcomes, movements), min_size=1, max_size=4))
+    def a_bank_answers(self, data: st.DataObject, answers: list[tuple[str, int]]) -> Any:
+        """A bank says, all at once, what may or may not be true of an instruction it was given."""
+        one = data.draw(st.sampled_from(sorted(self.instructions(), key=lambda one: str(one.key))))
+        made = [self.result(one.number, outcome, one.amount_fen, movement) for outcome, movement in answers]
+        self.tell(*made)
+        return multiple(*made)
+
+    @precondition(lambda self: self.instructions())
+    @rule(
+        target=told,
+        data=st.data(),
+        outcome=outcomes,
+        movement=movements,
+        wrong=st.sampled_from(["attempt", "amount", "bank"]),
+    )
+    def a_bank_is_wrong(self, data: st.DataObject, outcome: str, movement: int, wrong: str) -> Any:
+        """About a number that was dead or never given, in another amount, or it is another bank."""
+        one = data.draw(st.sampled_from(sorted(self.instructions(), key=lambda one: str(one.key))))
+        number = one.number
+        if wrong == "attempt":
+            letter = number[0]
+            number = instruction_number(letter, one.order_id, one.lesson_no, data.draw(st.integers(0, one.attempt + 1)))
+        amount = one.amount_fen + (wrong == "amount")
+        made = self.result(number, outcome, amount, movement, "abc" if wrong == "bank" else "icbc")
         self.tell(made)
         return multiple(made)
 
-    @precondition(lambda self: self.instructions())
-    @rule(target=told, data=st.data(), outcomes=st.lists(st.sampled_from(["paid", "refused", "returned"]), min_size=1))
-    def a_bank_answers(self, data: st.DataObject, outcomes: list[str]) -> Any:
-        """A bank says, all at once, things that fit an instruction it was given."""
-        one = data.draw(st.sampled_from(sorted(self.instructions(), key=lambda one: str(one.key))))
-        made = [self.result(one.number, outcome, one.amount_fen, "icbc", "first") for outcome in outcomes]
-        self.tell(*made)
-        return multiple(*made)
+    @rule(
+        target=told,
+        letter=st.sampled_from("CPRX"),
+        order=st.integers(1, 3),
+        lesson_no=st.integers(0, 7),
+        outcome=outcomes,
+    )
+    def a_bank_says_anything(self, letter: str, order: int, lesson_no: int, outcome: str) -> Any:
+        """About orders, lessons and purposes that nobody knows."""
+        made = self.result(instruction_number(letter, UUID(int=order), lesson_no, 0), outcome, 7)
+        self.tell(made)
+        return multiple(made)
 
     @rule(results=st.lists(told, min_size=1, max_size=5))
     def told_again(self, results: list[Result]) -> None:
         """Whatever was said before comes again, in any order, also twice at once."""
         self.tell(*results)
 
-    @rule(data=st.data(), hours=st.sampled_from([0, 1, 7, 30]))
-    def time_passes(self, data: st.DataObject, hours: int) -> None:
-        """Some of what is due fires, in any order; a timer already fired may come late."""
+    @rule(data=st.data(), hours=st.sampled_from([0, 1, 7, 30]), some_late=st.booleans())
+    def time_passes(self, data: st.DataObject, hours: int, some_late: bool) -> None:
+        """What is due fires and comes in any order; some of it late, after other things have happened."""
         self.now += timedelta(hours=hours)
-        due = sorted(key for key, (due_at, _) in self.timers.items() if due_at <= self.now)
-        for key in data.draw(st.lists(st.sampled_from(due), unique=True) if due else st.just([])):
-            body = self.timers.pop(key, None)
-            if body is not None:
-                self.tell(CONTRACTS[key[0]].model_validate_json(body[1]))
+        due = [key for key, (due_at, _) in self.timers.items() if due_at <= self.now]
+        self.fired += [(key[0], self.timers.pop(key)[1]) for key in sorted(due)]
+        here = self.fired
+        if self.fired and some_late:
+            here = data.draw(st.lists(st.sampled_from(self.fired), unique=True))
+        self.fired = [one for one in self.fired if one not in here]
+        for type_, body in here:
+            self.tell(CONTRACTS[type_].model_validate_json(body))
 
     # --- what always holds --------------------------------------------------------------------------------------------
 
@@ -345,6 +415,25 @@ class Ledger(RuleBasedStateMachine):
         assert sorted(booked) == sorted(self.tables.of(SuspenseRow))
 
     @invariant()
+    def money_that_went_is_booked_once_or_for_a_person(self) -> None:
+        """What a bank says it paid is never swallowed, and once it is booked, to be told again means nothing."""
+        went: dict[tuple[str, str], list[str]] = {}
+        for _, one in sorted(self.tables.of(BankResultRow).items()):
+            if one.outcome == "paid" and one.kind != "collect":
+                went.setdefault((one.bank, one.reference), []).append(one.verdict)
+        for verdicts in went.values():
+            first, _, after = " ".join(verdicts).partition("applied")
+            assert set(first.split()) <= {"conflict"}
+            assert set(after.split()) <= {"repeated"}
+
+    @invariant()
+    def the_state_of_an_order_agrees_with_its_money(self) -> None:
+        for one in self.accounts():
+            sent_back = [fen > 0 for fen in (one.refunding_fen, one.refunded_fen)]
+            assert (one.paid_fen > 0) == (one.state in ("held", "refunding", "refunded"))
+            assert sent_back == [one.state == "refunding", one.state == "refunded"]
+
+    @invariant()
     def what_was_told_fits_the_books(self) -> None:
         for account in self.accounts():
             heard = functools.partial(self.heard, order_id=account.order_id)
@@ -373,24 +462,42 @@ class Ledger(RuleBasedStateMachine):
 
     @invariant()
     def whatever_waits_has_its_timer_or_its_complaint(self) -> None:
+        suspensions = self.tables.of(SuspensionRow).values()
         for account in self.accounts():
-            opened = [
-                one
-                for one in self.tables.of(SuspensionRow).values()
-                if one.order_id == account.order_id and not one.ended
-            ]
-            assert account.suspensions == len(opened)
-        accounts = self.tables.of(AccountRow)
+            opened = sum(one.order_id == account.order_id and not one.ended for one in suspensions)
+            assert account.suspensions == opened
+            if account.state == "collecting":
+                assert self.timer(PaymentDeadline, str(account.order_id)) in (account.pay_by, None)
         for one in self.instructions():
-            account = accounts[one.order_id]
+            account = self.tables.of(AccountRow)[one.order_id]
             if one.state == "waiting":
                 assert account.suspensions > 0
                 assert account.state == "held"
             elif one.kind != "collect" and one.state in ("sent", "refused") and one.attempt < MOST_ATTEMPTS:
-                subject = f"{one.order_id}:{one.kind}:{one.lesson_no}"
-                assert (InstructionDeadline.TYPE, subject) in self.timers
-            elif one.kind == "collect" and account.state == "collecting":
-                assert (PaymentDeadline.TYPE, str(one.order_id)) in self.timers
+                due_at = self.timer(InstructionDeadline, f"{one.order_id}:{one.kind}:{one.lesson_no}")
+                assert due_at in (one.changed_at + next_ask(one), None)
+
+    def timer(self, contract: type[Data], subject: str) -> datetime | None:
+        """When it is due, None when it has fired and is on its way; there must be one."""
+        if (contract.TYPE, subject) in self.timers:
+            return self.timers[contract.TYPE, subject][0]
+        order_id, _, rest = subject.partition(":")
+        fired = [body for type_, body in self.fired if type_ == contract.TYPE and order_id in body]
+        assert fired, f"{contract.__name__} of {rest} will never come"
+        return None
+
+    @invariant()
+    def every_payment_on_its_way_is_a_pending_transfer(self) -> None:
+        transfers = self.tables.of(TransferRow)
+        pending = {key[:4] for key in transfers if key[4] == PENDING} - {
+            key[:4] for key in transfers if key[4] == RESOLVED
+        }
+        kinds = {"payout": "release", "refund": "refund"}
+        assert pending == {
+            (one.order_id, one.lesson_no, kinds[one.kind], one.turn)
+            for one in self.instructions()
+            if one.kind in kinds and one.state in ("sent", "refused")
+        }
 
 
 TestLedger = Ledger.TestCase

@@ -160,7 +160,7 @@ def late(work: UnitOfWork, purchase: Purchase, cause: Message[Any]) -> None:
 
 
 def send_back(work: UnitOfWork, purchase: Purchase, cause: Message[Any]) -> None:
-    """Money that came for a purchase that has ended goes back."""
+    """Money that came for a purchase that was given up goes back, even after its end: a collection may be replayed."""
     _ask(work, purchase, (_refund,), cause)
 
 

@@ -176,10 +176,10 @@ async def held(work: UnitOfWork, messages: Sequence[Message[Held]]) -> None:
     """The money is in escrow: the seat is taken."""
 
     def move(work: UnitOfWork, purchase: Purchase, message: Message[Held]) -> bool:
-        if purchase.state == "ended":  # a collection that was parked, and replayed after the end
+        if purchase.state in ("cancelling", "ended"):
             saga.send_back(work, purchase, message)
         if purchase.state != "paying":
-            return False  # being cancelled: escrow sends it back on the cancellation that is on its way
+            return False
         saga.enter(work, purchase, "held", message)
         return True
 
