@@ -237,7 +237,9 @@ def _environment(site: Site, part: Part) -> dict[str, str]:
     wanted = {name: everything[name] for name in (*EVERY_PART_READS, *part.reads)}
     # The processes find the code wherever `yike` was called from.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return wanted | {"PYTHONPATH": os.pathsep.join(paths)}
+    # One copy of each here: a killed process gets its partitions back as soon as it is there again. Where a service is
+    # scaled (compose, Kubernetes) its copies have no names.
+    return wanted | {"PYTHONPATH": os.pathsep.join(paths), "YIKE_INSTANCE": f"{part.name}-0"}
 
 
 class _Processes(Supervisor):

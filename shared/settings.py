@@ -30,6 +30,12 @@ class Settings(ClientSettings):
     keys: Path = Field(description="folder with this service's private keys and public.json")
     port: int = Field(default=8000, ge=0, le=65535, description="HTTP port of health, metrics and AsyncAPI")
     host: str = Field(default="127.0.0.1", description="HTTP address to listen on")
+    instance: str = Field(
+        default="",
+        max_length=60,
+        description="name of this copy among the copies of the service, if it keeps one over restarts: Kafka then gives "
+        "a process that comes back its partitions at once, where a nameless one waits for the session time-out",
+    )
     region: str = Field(default="changzhou", description="region whose policy applies")
 
     sms_provider: str = Field(default="file", pattern="^(file|console)$")

@@ -6,7 +6,9 @@ Its contracts are known (`CONTRACTS`) only while a road runs: what is generated 
 """
 
 import asyncio
+import json
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
 
+import asyncpg
 import pydantic_core
 import pytest
 import structlog
@@ -25,8 +28,10 @@ from sqlalchemy import BigInteger, Identity, MetaData, Text, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from ops.provision import create_databases, drop_databases, ensure_topics
+from ops.provision import ROOT, create_databases, drop_databases, ensure_topics
+from ops.stack.postgres import free_port
 from ops.stack.servers import Servers
+from shared import clock
 from shared.contracts import topics
 from shared.contracts.envelope import CONTRACTS, Command, Data, Event, Message, Reply, Request
 from shared.contracts.errors import Refused
@@ -41,10 +46,13 @@ from shared.messaging.tables import CLOCK_SQL
 from shared.messaging.work import UnitOfWork
 from shared.service import Background, Service, run
 from shared.tables import service_metadata
-from tests.harness import TEST_PARTITIONS, Harness
+from tests.harness import TEST_PARTITIONS, WAIT_S, Harness
 
-# structlog's own console prints every local variable of a traceback, which takes seconds in which nothing else runs.
-structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
+if __name__ != "__main__":
+    # structlog's own console prints every local variable of a traceback; that takes seconds, and nothing else runs.
+    structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
+
+log = structlog.get_logger()
 
 SERVICE = "escrow"
 COMMANDS, REQUESTS, EVENTS = topics.commands(SERVICE), topics.requests(SERVICE), topics.events(SERVICE)
@@ -226,6 +234,40 @@ def make_handlers(hook: Hook = no_hook) -> Handlers:
     return handlers
 
 
+@dataclass
+class Process:
+    """A copy of the service in a process of its own."""
+
+    child: asyncio.subprocess.Process
+    port: int
+    output: Path
+    fail: Path
+    """Its background loop fails as soon as this file is there."""
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Status and body of a GET; (0, why) when nobody listens (yet)."""
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError as error:
+            return 0, str(error)
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            head, _, content = (await reader.read()).decode().partition("\r\n\r\n")
+            return int(head.split(" ")[1]), content
+        finally:
+            writer.close()
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The lines of its log with this event."""
+        lines = [json.loads(line) for line in self.output.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+    async def ended(self) -> int:
+        """Waits until it has ended; its exit status."""
+        async with asyncio.timeout(WAIT_S):
+            return await self.child.wait()
+
+
 # --- the harness ----------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +284,7 @@ class Road(Harness):
         CONTRACTS.update({word.TYPE: word for word in _WORDS})
         generate_keys(self.folder / "keys", [SERVICE, "orders", "ops"])
         admin = self.servers.postgres_admin_dsn
+        self.offset = await clock.get_offset(admin)  # where the tests before have left it
         self.dsns = await create_databases(admin, [SERVICE], suffix=f"_{self.name}")
         self.database = Database(self.dsns[SERVICE])
         await make_tables(self.database)
@@ -279,6 +322,30 @@ class Road(Harness):
         service = Service(make_handlers(hook), self.settings(SERVICE, **changes), background)
         async with self.run(service):
             yield service
+
+    @asynccontextmanager
+    async def process(self, **environment: object) -> AsyncIterator["Process"]:
+        """Runs a copy of the service as a process of its own; killed at the end if it still runs."""
+        port = free_port()
+        settings = self.settings(SERVICE, port=port, log_format="json", **environment)
+        names = ("kafka", "namespace", "database", "keys", "port", "log_format", *environment)
+        variables = {f"YIKE_{name.upper()}": str(getattr(settings, name)) for name in names}
+        with (self.folder / f"{port}.log").open("w+") as output:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "tests.roadkit"),
+                env={**os.environ, **variables, "ROADKIT_FAIL": str(self.folder / f"{port}.fail")},
+                cwd=ROOT,
+                stdout=output,
+                stderr=output,
+            )
+            process = Process(child, port, Path(output.name), self.folder / f"{port}.fail")
+            try:
+                yield process
+            finally:
+                if child.returncode is None:
+                    child.kill()
+                    await child.wait()
 
     # --- publish --------------------------------------------------------------------------------------------------
 
@@ -399,6 +466,20 @@ class Road(Harness):
         finally:
             await reader.stop()
 
+    async def admin(self, sql: str) -> None:
+        """Runs SQL as the administrator of the server."""
+        connection = await asyncpg.connect(self.servers.postgres_admin_dsn)
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    async def forget_connections(self) -> None:
+        """Drops the connections of the test itself, after they were cut."""
+        for pool in self._pools.values():
+            await pool.expire_connections()
+        await self.database.engine.dispose()
+
     async def read(self, name: str) -> list[tuple[str, int]]:
         """Partition key and number of every message of a topic (with namespace) the recorder does not hear."""
         reader = make_reader(self.client_settings)
@@ -463,6 +544,11 @@ def body(data: Data, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def as_bytes(envelope: dict[str, Any]) -> bytes:
+    """An envelope as a foreign gateway would write it."""
+    return json.dumps(envelope).encode()
+
+
 def letters_of(road: Road, account: UUID) -> list[DeadLetter]:
     """The dead letters of an account's messages."""
     return [letter for letter in road.seen(DeadLetter) if letter.key == str(account)]
@@ -501,6 +587,7 @@ async def road(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> As
 
 async def _act(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
     """What a message may ask of the process: `touch:<file>`, `slow:<seconds>`, `block` the event loop; else a bug."""
+    log.info("at work", numbers=[message.data.number for message in messages])
     for message in messages:
         for act in filter(None, message.data.act.split(",")):
             name, _, value = act.partition(":")
@@ -508,8 +595,10 @@ async def _act(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
                 Path(value).touch()  # noqa: ASYNC240
             elif name == "slow":
                 await asyncio.sleep(float(value))
-            elif name == "block":
-                time.sleep(3600)  # noqa: ASYNC251 - that nothing else runs is the point
+            elif name == "block":  # the event loop, and only the first time
+                if not os.path.exists(value):  # noqa: ASYNC240
+                    Path(value).touch()  # noqa: ASYNC240
+                    time.sleep(3600)  # noqa: ASYNC251 - that nothing else runs is the point
             else:
                 raise KeyError(act)
 
@@ -523,4 +612,4 @@ async def _fails(service: Service) -> None:
 
 if __name__ == "__main__":
     CONTRACTS.update({word.TYPE: word for word in _WORDS})
-    run(make_handlers(_act), (_fails,) if "ROADKIT_FAIL" in os.environ else ())
+    run(make_handlers(_act), (_fails,))

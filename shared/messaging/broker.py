@@ -102,6 +102,7 @@ def subscribe(
         batch_timeout_ms=POLL_WAIT_MS,
         max_records=settings.poll_records,
         group_id=f"{settings.namespace}yike-{service}",
+        group_instance_id=settings.instance or None,
         ack_policy=AckPolicy.MANUAL,
         auto_offset_reset="earliest",
         isolation_level="read_uncommitted",  # nobody on the road uses Kafka transactions

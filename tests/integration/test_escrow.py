@@ -1,26 +1,35 @@
-"""escrow on the real servers: money comes, is held, released, settled, refunded, and what does not fit is suspense."""
+"""escrow on the real servers: money comes, is held, released, settled and refunded; complaints wait; who may look."""
 
+import asyncio
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
+from aiokafka import ConsumerRecord
 
 from services.escrow import audit
 from shared.actors import Actor
+from shared.contracts import topics
 from shared.contracts.bank import Instruct, Result
 from shared.contracts.catalog import BankAccount
-from shared.contracts.envelope import Problem
+from shared.contracts.envelope import CONTRACTS, Data, Problem, encode
 from shared.contracts.escrow import (
     AccountView,
     CancelPayment,
     CollectPayment,
     Held,
-    InstructionDeadline,
+    LessonMoney,
+    PaymentDeadline,
     PaymentFailed,
-    PayoutReturned,
     Refunded,
     RefundOrder,
+    Released,
     ReleaseLesson,
     ResumeReleases,
     Settled,
@@ -29,30 +38,18 @@ from shared.contracts.escrow import (
     SuspenseBooked,
 )
 from shared.ids import new_id
+from shared.service import Service
 from tests.harness import Harness
 
 PRICE_FEN = 100_001
 LESSONS = 10
+LESSON_FEN = PRICE_FEN // LESSONS
 OPERATOR = Actor("op-1", "operator")
+D = TypeVar("D", bound=Data)
 
 
-def collection(harness: Harness, **changes: Any) -> CollectPayment:
-    """A purchase to be paid within a quarter of an hour."""
-    values: dict[str, Any] = {
-        "order_id": new_id(),
-        "account_id": new_id(),
-        "institution_id": new_id(),
-        "account": BankAccount(bank="icbc", supervised_account="S-1", payout_account="P-1"),
-        "amount_fen": PRICE_FEN,
-        "lessons": LESSONS,
-        "method": "alipay",
-        "pay_by": harness.now() + timedelta(minutes=15),
-    }
-    return CollectPayment(**(values | changes))
-
-
-def result(instruct: Instruct, harness: Harness, **changes: Any) -> Result:
-    """What a bank says of an instruction."""
+def result(instruct: Instruct, **changes: Any) -> Result:
+    """What a bank says of an instruction: that it is paid, if nothing else is said."""
     values: dict[str, Any] = {
         "order_id": instruct.order_id,
         "number": instruct.number,
@@ -61,58 +58,527 @@ def result(instruct: Instruct, harness: Harness, **changes: Any) -> Result:
         "amount_fen": instruct.amount_fen,
         "bank": instruct.bank,
         "reference": f"ref-{instruct.number}",
-        "happened_at": harness.now(),
+        "happened_at": "2026-11-23T12:00:00+08:00",
     }
-    return Result(**(values | changes))
+    return Result.model_validate(values | changes)
 
 
-async def held_order(harness: Harness, **changes: Any) -> CollectPayment:
-    """An order whose fee is in the supervised account."""
-    ask = collection(harness, **changes)
-    await harness.publish(ask)
-    instruct = await harness.expect(Instruct, key=ask.order_id, kind="collect")
-    await harness.publish(result(instruct, harness))
-    await harness.expect(Held, key=ask.order_id)
-    return ask
+def only(contract: type[D], said: list[Data]) -> D:
+    """The one thing of a kind that was said."""
+    found = [one for one in said if isinstance(one, contract)]
+    assert len(found) == 1, said
+    return found[0]
 
 
-async def account(harness: Harness, order_id: UUID) -> AccountView:
-    """The order's account as an operator sees it."""
-    view = await harness.ask(ShowAccount(order_id=order_id), OPERATOR)
-    assert isinstance(view, AccountView)
-    return view
+def codes(said: list[Data]) -> list[str]:
+    """The refusals among what was said."""
+    return [one.code for one in said if isinstance(one, Problem)]
+
+
+class Escrow:
+    """The service, running, and what tests do with it."""
+
+    def __init__(self, harness: Harness, service: Service) -> None:
+        self.harness = harness
+        self.service = service
+        self.offset = 0
+
+    # --- telling it something -----------------------------------------------------------------------------------------
+
+    async def tell(self, data: Data) -> list[Data]:
+        """Publishes `data` and waits until it is handled; what escrow said because of it."""
+        message_id = await self.harness.publish(data, replyto=self.harness.client.replies_topic)
+        await self.harness.until(lambda: self.handled([message_id]))
+        return await self.said([message_id])
+
+    async def at_once(self, *batch: Data) -> list[Data]:
+        """Hands `batch` to the service as one poll, which is one transaction; what escrow said because of it."""
+        ids = [new_id() for _ in batch]
+        await self.service.consumer.handle([self._record(*one) for one in zip(batch, ids, strict=True)])
+        assert await self.handled(ids)
+        return await self.said(ids)
+
+    def _record(self, data: Data, message_id: UUID) -> "ConsumerRecord[Any, Any]":
+        body = {
+            "specversion": "1.0",
+            "id": message_id,
+            "source": "/yike/test",
+            "type": data.TYPE,
+            "time": self.harness.now(),
+            "correlationid": message_id,
+            "partitionkey": data.partition_key,
+            "replyto": self.harness.client.replies_topic,
+            "data": data,
+        }
+        self.offset += 1
+        topic = self.harness.client_settings.namespace + data.TOPIC
+        value = encode(body).encode()
+        return ConsumerRecord(topic, 0, self.offset, 0, 0, b"", value, None, 0, len(value), ())
+
+    async def handled(self, ids: list[UUID]) -> bool:
+        """Whether all these messages have been committed."""
+        rows = await self.harness.rows("escrow", "SELECT FROM inbox WHERE message_id = ANY($1)", ids)
+        return len(rows) == len(ids)
+
+    async def said(self, ids: list[UUID]) -> list[Data]:
+        """What stands in the outbox because of these messages, in its order."""
+        rows = await self.harness.rows("escrow", _SAID, ids)
+        return [CONTRACTS[row["type"]].model_validate(json.loads(row["body"])["data"]) for row in rows]
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    def collection(self, **changes: Any) -> CollectPayment:
+        """A purchase to be paid within a quarter of an hour."""
+        values: dict[str, Any] = {
+            "order_id": new_id(),
+            "account_id": new_id(),
+            "institution_id": new_id(),
+            "account": BankAccount(bank="icbc", supervised_account="S-1", payout_account="P-1"),
+            "amount_fen": PRICE_FEN,
+            "lessons": LESSONS,
+            "method": "alipay",
+            "pay_by": self.harness.now() + timedelta(minutes=15),
+        }
+        return CollectPayment(**(values | changes))
+
+    async def held(self, **changes: Any) -> CollectPayment:
+        """An order whose fee is in the supervised account."""
+        ask = self.collection(**changes)
+        instruct = only(Instruct, await self.at_once(ask))
+        assert only(Held, await self.at_once(result(instruct))).order_id == ask.order_id
+        return ask
+
+    async def payout(self, ask: CollectPayment, lesson_no: int = 1) -> Instruct:
+        """What the bank is told when a lesson is released."""
+        return only(Instruct, await self.at_once(ReleaseLesson(order_id=ask.order_id, lesson_no=lesson_no)))
+
+    async def refund(self, ask: CollectPayment) -> Instruct:
+        """What the bank is told when the rest of an order goes back."""
+        return only(Instruct, await self.at_once(RefundOrder(order_id=ask.order_id, reason="parent_asked")))
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    async def view(self, ask: CollectPayment) -> AccountView:
+        """The order's account as an operator sees it."""
+        view = await self.harness.ask(ShowAccount(order_id=ask.order_id), OPERATOR)
+        assert isinstance(view, AccountView)
+        return view
+
+    async def money(self, ask: CollectPayment) -> dict[str, Any]:
+        """State and balances of an order, those that are not zero."""
+        (row,) = await self.harness.rows("escrow", _MONEY, ask.order_id)
+        return {name: value for name, value in row.items() if value}
+
+    async def instructions(self, ask: CollectPayment) -> dict[tuple[str, int], str]:
+        """The state of each instruction of an order."""
+        rows = await self.harness.rows("escrow", "SELECT * FROM instructions WHERE order_id = $1", ask.order_id)
+        return {(row["kind"], row["lesson_no"]): row["state"] for row in rows}
+
+    async def verdicts(self, number: str) -> list[str]:
+        """What became of each result for a number, in the order of coming."""
+        sql = "SELECT verdict FROM bank_results WHERE number = $1 ORDER BY received_at, id"
+        return [row["verdict"] for row in await self.harness.rows("escrow", sql, number)]
+
+    async def timers(self, ask: CollectPayment) -> dict[str, Any]:
+        """When each timer of an order is due."""
+        rows = await self.harness.rows("escrow", "SELECT * FROM timers WHERE key = $1", str(ask.order_id))
+        return {row["type"]: row["due_at"] for row in rows}
+
+    async def tables(self) -> dict[str, list[str]]:
+        """Every row of every table, when nothing is due and nothing on its way."""
+
+        async def calm() -> bool:
+            (row,) = await self.harness.rows("escrow", _ON_ITS_WAY)
+            return bool(row["count"] == 0)
+
+        await self.harness.until(calm)
+        return await self.harness.content("escrow")
+
+
+_SAID = "SELECT type, body FROM outbox WHERE correlationid = ANY($1) ORDER BY seq"
+_MONEY = """SELECT state, paid_fen, held_fen, releasing_fen, released_fen, refunding_fen, refunded_fen
+            FROM accounts WHERE order_id = $1"""
+_ON_ITS_WAY = f"""
+SELECT (SELECT count(*) FROM timers WHERE due_at <= yike_now()) +
+       (SELECT count(*) FROM outbox o WHERE topic = '{topics.commands("escrow")}'
+          AND NOT EXISTS (SELECT FROM inbox WHERE message_id = o.id)) AS count"""
+
+
+@asynccontextmanager
+async def running(harness: Harness) -> AsyncIterator[Escrow]:
+    """The service, running; when it ends, its books must be right."""
+    async with harness.service("escrow") as service:
+        yield Escrow(harness, service)
+        assert (await audit.check(harness.dsns["escrow"])).violations == {}
 
 
 @pytest.fixture(scope="module")
-async def escrow(harness: Harness) -> Any:
+async def escrow(harness: Harness) -> AsyncIterator[Escrow]:
     """The service, running."""
-    async with harness.service("escrow"):
-        yield harness
-        report = await audit.check(harness.dsns["escrow"])
-        assert report.violations == {}
+    async with running(harness) as escrow:
+        yield escrow
 
 
-async def test_a_paid_fee_is_held_and_a_confirmed_lesson_is_paid_out(escrow: Harness) -> None:
-    ask = await held_order(escrow)
-    await escrow.publish(ReleaseLesson(order_id=ask.order_id, lesson_no=1))
-    payout = await escrow.expect(Instruct, key=ask.order_id, kind="payout")
-    assert payout.amount_fen == PRICE_FEN // LESSONS
-    assert payout.counter_account == "P-1"
-    view = await account(escrow, ask.order_id)
-    assert (view.held_fen, view.releasing_fen) == (PRICE_FEN - payout.amount_fen, payout.amount_fen)
-
-    await escrow.publish(result(payout, escrow))
-    settled = await escrow.expect(Settled, key=ask.order_id)
-    assert settled.amount_fen == payout.amount_fen
-    view = await account(escrow, ask.order_id)
-    assert (view.releasing_fen, view.released_fen) == (0, payout.amount_fen)
+# --- a lesson is paid for, taught, paid out ---------------------------------------------------------------------------
 
 
-async def test_the_last_lesson_takes_the_remainder(escrow: Harness) -> None:
-    ask = await held_order(escrow)
+async def test_a_paid_fee_is_held_and_a_confirmed_lesson_is_paid_out(escrow: Escrow, harness: Harness) -> None:
+    ask = escrow.collection()
+    await harness.publish(ask)
+    instruct = await harness.expect(Instruct, key=ask.order_id, kind="collect")
+    assert (instruct.amount_fen, instruct.method, instruct.valid_until) == (PRICE_FEN, "alipay", ask.pay_by)
+    await harness.publish(result(instruct))
+    held = await harness.expect(Held, key=ask.order_id)
+    assert (held.account_id, held.amount_fen) == (ask.account_id, PRICE_FEN)
+
+    await harness.publish(ReleaseLesson(order_id=ask.order_id, lesson_no=1))
+    payout = await harness.expect(Instruct, key=ask.order_id, kind="payout")
+    assert (payout.amount_fen, payout.counter_account, payout.supervised_account) == (LESSON_FEN, "P-1", "S-1")
+    released = await harness.expect(Released, key=ask.order_id)
+    assert (released.lesson_no, released.amount_fen, released.number) == (1, LESSON_FEN, payout.number)
+    view = await escrow.view(ask)
+    assert (view.state, view.paid_fen, view.held_fen) == ("held", PRICE_FEN, PRICE_FEN - LESSON_FEN)
+    assert view.lessons == (LessonMoney(lesson_no=1, amount_fen=LESSON_FEN, state="releasing"),)
+
+    await harness.publish(result(payout))
+    settled = await harness.expect(Settled, key=ask.order_id)
+    assert (settled.institution_id, settled.lesson_no, settled.amount_fen) == (ask.institution_id, 1, LESSON_FEN)
+    view = await escrow.view(ask)
+    assert (view.held_fen, view.releasing_fen, view.released_fen) == (PRICE_FEN - LESSON_FEN, 0, LESSON_FEN)
+    assert view.lessons == (LessonMoney(lesson_no=1, amount_fen=LESSON_FEN, state="released"),)
+    assert await escrow.timers(ask) == {}
+
+
+async def test_the_last_lesson_takes_the_remainder(escrow: Escrow) -> None:
+    ask = await escrow.held()
     for lesson_no in range(1, LESSONS + 1):
-        await escrow.publish(ReleaseLesson(order_id=ask.order_id, lesson_no=lesson_no))
-    numbers = [await escrow.expect(Instruct, key=ask.order_id, kind="payout", amount_fen=PRICE_FEN // LESSONS + 1)]
-    assert len(numbers) == 1
-    view = await account(escrow, ask.order_id)
-    assert (view.held_fen, view.releasing_fen) == (0, PRICE_FEN)
+        payout = only(Instruct, await escrow.tell(ReleaseLesson(order_id=ask.order_id, lesson_no=lesson_no)))
+        assert payout.amount_fen == LESSON_FEN + (1 if lesson_no == LESSONS else 0)
+        await escrow.tell(result(payout))
+    assert await escrow.money(ask) == {"state": "held", "paid_fen": PRICE_FEN, "released_fen": PRICE_FEN}
+
+
+async def test_the_same_release_under_a_new_message_id_changes_nothing_and_says_nothing(escrow: Escrow) -> None:
+    ask = await escrow.held()
+    payout = await escrow.payout(ask)
+    for settled in (False, True):
+        if settled:
+            await escrow.at_once(result(payout))
+        before = await escrow.tables()
+        assert await escrow.tell(ReleaseLesson(order_id=ask.order_id, lesson_no=1)) == []
+        assert await escrow.tables() == before
+
+
+async def test_the_same_release_twice_in_one_batch_is_one_release(escrow: Escrow) -> None:
+    ask = await escrow.held()
+    release = ReleaseLesson(order_id=ask.order_id, lesson_no=2)
+    assert [type(one) for one in await escrow.at_once(release, release, release)] == [Instruct, Released]
+    assert (await escrow.money(ask))["releasing_fen"] == LESSON_FEN
+
+
+@pytest.mark.parametrize(
+    ("lesson_no", "price_fen", "hold", "code"),
+    [
+        (1, PRICE_FEN, False, "order_state"),
+        (11, PRICE_FEN, True, "lesson_unknown"),
+        (11, PRICE_FEN, False, "lesson_unknown"),
+        (9, 5, True, "amount_invalid"),
+    ],
+)
+async def test_a_release_that_cannot_be_is_refused_and_changes_nothing(
+    escrow: Escrow, lesson_no: int, price_fen: int, hold: bool, code: str
+) -> None:
+    ask = await escrow.held(amount_fen=price_fen) if hold else escrow.collection(amount_fen=price_fen)
+    if not hold:
+        await escrow.at_once(ask)
+    before = await escrow.tables()
+    assert codes(await escrow.tell(ReleaseLesson(order_id=ask.order_id, lesson_no=lesson_no))) == [code]
+    assert await escrow.tables() == before
+
+
+@pytest.mark.parametrize("contract", [ReleaseLesson, SuspendReleases, ResumeReleases])
+async def test_what_is_asked_of_an_unknown_order_is_refused_and_changes_nothing(
+    escrow: Escrow, contract: type[Data]
+) -> None:
+    before = await escrow.tables()
+    ask = contract.model_validate({"order_id": new_id(), "lesson_no": 1, "complaint_id": new_id()})
+    assert codes(await escrow.tell(ask)) == ["order_unknown"]
+    assert await escrow.tables() == before
+
+
+async def test_the_same_collection_again_changes_nothing_and_says_nothing(escrow: Escrow) -> None:
+    ask = escrow.collection()
+    assert [type(one) for one in await escrow.at_once(ask, ask)] == [Instruct]
+    before = await escrow.tables()
+    assert await escrow.tell(ask) == []
+    assert await escrow.tables() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"amount_fen": PRICE_FEN + 1},
+        {"lessons": LESSONS + 1},
+        {"account_id": UUID(int=1)},
+        {"institution_id": UUID(int=1)},
+        {"account": BankAccount(bank="abc", supervised_account="S-1", payout_account="P-1")},
+        {"account": BankAccount(bank="icbc", supervised_account="S-2", payout_account="P-1")},
+        {"account": BankAccount(bank="icbc", supervised_account="S-1", payout_account="P-2")},
+    ],
+)
+async def test_a_collection_on_other_terms_is_refused_and_changes_nothing(
+    escrow: Escrow, changes: dict[str, Any]
+) -> None:
+    ask = escrow.collection()
+    await escrow.at_once(ask)
+    before = await escrow.tables()
+    other = ask.model_copy(update=changes)
+    assert codes(await escrow.tell(other)) == ["hold_exists"]
+    assert codes(await escrow.at_once(other, ask, other)) == ["hold_exists"] * 2
+    assert await escrow.tables() == before
+
+
+async def test_one_refusal_in_a_batch_does_not_touch_its_neighbours(escrow: Escrow) -> None:
+    one, other = await escrow.held(), await escrow.held()
+    orders = [(one, 1), (one, 11), (other, 1), (one, 2)]
+    said = await escrow.at_once(*(ReleaseLesson(order_id=ask.order_id, lesson_no=n) for ask, n in orders))
+    assert codes(said) == ["lesson_unknown"]
+    released = [(one.order_id, one.lesson_no) for one in said if isinstance(one, Released)]
+    assert released == [(one.order_id, 1), (other.order_id, 1), (one.order_id, 2)]
+    assert (await escrow.money(one))["releasing_fen"] == 2 * LESSON_FEN
+
+
+async def test_five_hundred_releases_of_fifty_orders_in_one_batch_give_right_books(escrow: Escrow) -> None:
+    asks = [escrow.collection() for _ in range(50)]
+    collects = [one for one in await escrow.at_once(*asks) if isinstance(one, Instruct)]
+    assert Counter(type(one) for one in await escrow.at_once(*map(result, collects))) == {Held: 50}
+
+    releases = [ReleaseLesson(order_id=ask.order_id, lesson_no=n) for n in range(1, LESSONS + 1) for ask in asks]
+    said = await escrow.at_once(*releases)
+    assert Counter(type(one) for one in said) == {Instruct: 500, Released: 500}
+    payouts = [one for one in said if isinstance(one, Instruct)]
+    assert len({one.number for one in payouts}) == 500
+    for ask in asks:
+        assert await escrow.money(ask) == {"state": "held", "paid_fen": PRICE_FEN, "releasing_fen": PRICE_FEN}
+
+    assert Counter(type(one) for one in await escrow.at_once(*map(result, payouts))) == {Settled: 500}
+    for ask in asks:
+        assert await escrow.money(ask) == {"state": "held", "paid_fen": PRICE_FEN, "released_fen": PRICE_FEN}
+    assert (await audit.check(escrow.harness.dsns["escrow"])).violations == {}
+
+
+# --- money goes back --------------------------------------------------------------------------------------------------
+
+
+async def test_a_purchase_given_up_before_it_is_paid_has_failed(escrow: Escrow) -> None:
+    ask = escrow.collection()
+    instruct = only(Instruct, await escrow.at_once(ask))
+    assert list(await escrow.timers(ask)) == [PaymentDeadline.TYPE]
+    cancel = CancelPayment(order_id=ask.order_id, reason="cancelled")
+    assert only(PaymentFailed, await escrow.tell(cancel)).reason == "cancelled"
+    assert await escrow.money(ask) == {"state": "failed"}
+    assert await escrow.timers(ask) == {}
+
+    before = await escrow.tables()
+    again = CancelPayment(order_id=ask.order_id, reason="another_word")
+    assert only(PaymentFailed, await escrow.tell(again)).reason == "cancelled"
+    assert await escrow.tables() == before
+    assert only(SuspenseBooked, await escrow.tell(result(instruct))).reason == "late"
+
+
+async def test_the_cancellation_of_an_order_nobody_paid_for_is_answered_and_writes_nothing(escrow: Escrow) -> None:
+    before = await escrow.tables()
+    said = await escrow.tell(CancelPayment(order_id=new_id(), reason="cancelled"))
+    assert only(PaymentFailed, said).reason == "cancelled"
+    assert await escrow.tables() == before
+
+
+@pytest.mark.parametrize("contract", [CancelPayment, RefundOrder])
+async def test_a_purchase_given_up_after_it_is_paid_goes_back_the_way_it_came(
+    escrow: Escrow, contract: type[CancelPayment | RefundOrder]
+) -> None:
+    ask = escrow.collection()
+    collect = only(Instruct, await escrow.at_once(ask))
+    await escrow.at_once(result(collect))
+    payout = await escrow.payout(ask)
+    command = contract(order_id=ask.order_id, reason="cancelled")
+    back = only(Instruct, await escrow.tell(command))
+    rest = PRICE_FEN - LESSON_FEN
+    assert (back.kind, back.amount_fen, back.refund_of, back.counter_account) == ("refund", rest, collect.number, "")
+
+    before = await escrow.tables()
+    assert await escrow.tell(command) == []
+    assert await escrow.tables() == before
+    refunded = only(Refunded, await escrow.tell(result(back)))
+    assert (refunded.account_id, refunded.amount_fen) == (ask.account_id, rest)
+    await escrow.tell(result(payout))
+    assert await escrow.money(ask) == {
+        "state": "refunded",
+        "paid_fen": PRICE_FEN,
+        "released_fen": LESSON_FEN,
+        "refunded_fen": rest,
+    }
+
+    before = await escrow.tables()
+    assert await escrow.tell(command) == [refunded]
+    assert await escrow.tables() == before
+
+
+async def test_when_everything_is_released_nothing_goes_back_and_that_is_told(escrow: Escrow) -> None:
+    ask = await escrow.held(lessons=1)
+    payout = await escrow.payout(ask)
+    before = await escrow.tables()
+    refund = RefundOrder(order_id=ask.order_id, reason="parent_asked")
+    assert only(Refunded, await escrow.tell(refund)).amount_fen == 0
+    assert await escrow.tables() == before
+    assert only(Settled, await escrow.tell(result(payout))).amount_fen == PRICE_FEN
+
+
+@pytest.mark.parametrize("one_batch", [True, False])
+@pytest.mark.parametrize("refund_first", [True, False])
+async def test_a_refund_and_a_release_of_one_lesson_never_both_win(
+    escrow: Escrow, one_batch: bool, refund_first: bool
+) -> None:
+    ask = await escrow.held(lessons=1)
+    race: list[Data] = [
+        ReleaseLesson(order_id=ask.order_id, lesson_no=1),
+        RefundOrder(order_id=ask.order_id, reason="parent_asked"),
+    ]
+    if refund_first:
+        race.reverse()
+    said = await escrow.at_once(*race) if one_batch else [said for one in race for said in await escrow.tell(one)]
+    won = only(Instruct, said)
+    assert (won.kind, won.amount_fen) == ("refund" if refund_first else "payout", PRICE_FEN)
+    assert codes(said) == (["order_state"] if refund_first else [])
+    await escrow.tell(result(won))
+    final = {"state": "refunded", "refunded_fen": PRICE_FEN} if refund_first else {"state": "held"}
+    assert await escrow.money(ask) == {"paid_fen": PRICE_FEN} | final | (
+        {} if refund_first else {"released_fen": PRICE_FEN}
+    )
+
+
+async def test_many_refunds_and_releases_at_the_same_time_never_both_win(escrow: Escrow) -> None:
+    asks = [await escrow.held(lessons=2, amount_fen=3) for _ in range(6)]
+    releases = [ReleaseLesson(order_id=ask.order_id, lesson_no=2) for ask in asks]
+    refunds = [RefundOrder(order_id=ask.order_id, reason="parent_asked") for ask in asks]
+    # Two transactions at once, as by two copies of the service in a rebalance: the locks of the accounts decide.
+    await asyncio.gather(escrow.at_once(*releases), escrow.at_once(*reversed(refunds)))
+    for ask in asks:
+        money = await escrow.money(ask)
+        won = {"refunding_fen": 3} if "releasing_fen" not in money else {"releasing_fen": 2, "refunding_fen": 1}
+        assert money == {"state": "refunding", "paid_fen": 3} | won
+
+
+# --- complaints -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Complaint:
+    """A complaint about an order."""
+
+    ask: CollectPayment
+    complaint_id: UUID = dataclasses.field(default_factory=new_id)
+
+    @property
+    def suspend(self) -> SuspendReleases:
+        return SuspendReleases(order_id=self.ask.order_id, complaint_id=self.complaint_id)
+
+    @property
+    def resume(self) -> ResumeReleases:
+        return ResumeReleases(order_id=self.ask.order_id, complaint_id=self.complaint_id)
+
+
+async def test_while_a_complaint_is_open_releases_wait_and_then_each_goes_out_once(escrow: Escrow) -> None:
+    ask = await escrow.held()
+    complaint = Complaint(ask)
+    await escrow.payout(ask, 1)
+    assert await escrow.tell(complaint.suspend) == []
+    for lesson_no in (2, 3, 2):
+        assert await escrow.tell(ReleaseLesson(order_id=ask.order_id, lesson_no=lesson_no)) == []
+    view = await escrow.view(ask)
+    assert (view.suspended, view.held_fen, view.releasing_fen) == (True, PRICE_FEN - LESSON_FEN, LESSON_FEN)
+    assert [(one.lesson_no, one.state) for one in view.lessons] == [(1, "releasing"), (2, "waiting"), (3, "waiting")]
+
+    said = await escrow.tell(complaint.resume)
+    assert [one.lesson_no for one in said if isinstance(one, Released)] == [2, 3]
+    assert [one.amount_fen for one in said if isinstance(one, Instruct)] == [LESSON_FEN] * 2
+    view = await escrow.view(ask)
+    assert (view.suspended, view.releasing_fen) == (False, 3 * LESSON_FEN)
+
+    before = await escrow.tables()
+    for repeated in (complaint.resume, ReleaseLesson(order_id=ask.order_id, lesson_no=2), complaint.suspend):
+        assert await escrow.tell(repeated) == []
+    assert await escrow.tables() == before
+    assert only(Released, await escrow.tell(ReleaseLesson(order_id=ask.order_id, lesson_no=4))).lesson_no == 4
+
+
+async def test_a_complaint_counts_once_and_releases_wait_for_the_last_one(escrow: Escrow) -> None:
+    ask = await escrow.held()
+    first, second = Complaint(ask), Complaint(ask)
+    await escrow.at_once(first.suspend, second.suspend, first.suspend)
+    await escrow.at_once(ReleaseLesson(order_id=ask.order_id, lesson_no=1))
+    assert await escrow.tell(first.resume) == []
+    assert await escrow.tell(first.resume) == []
+    assert (await escrow.view(ask)).suspended
+    assert only(Released, await escrow.tell(second.resume)).lesson_no == 1
+    assert not (await escrow.view(ask)).suspended
+
+
+async def test_a_complaint_that_was_closed_before_it_is_heard_of_holds_nothing(escrow: Escrow) -> None:
+    ask = await escrow.held()
+    complaint = Complaint(ask)
+    assert await escrow.tell(complaint.resume) == []
+    before = await escrow.tables()
+    assert await escrow.tell(complaint.suspend) == []
+    assert await escrow.tables() == before
+    assert only(Released, await escrow.tell(ReleaseLesson(order_id=ask.order_id, lesson_no=1))).lesson_no == 1
+
+
+async def test_a_refund_takes_with_it_what_waits_for_a_complaint(escrow: Escrow) -> None:
+    ask = await escrow.held()
+    complaint = Complaint(ask)
+    await escrow.at_once(complaint.suspend)
+    await escrow.at_once(ReleaseLesson(order_id=ask.order_id, lesson_no=1))
+    back = await escrow.refund(ask)
+    assert back.amount_fen == PRICE_FEN
+    assert await escrow.instructions(ask) == {("collect", 0): "paid", ("payout", 1): "dropped", ("refund", 0): "sent"}
+    assert (await escrow.view(ask)).lessons == ()
+    assert await escrow.tell(complaint.resume) == []
+    assert await escrow.tell(ReleaseLesson(order_id=ask.order_id, lesson_no=1)) == []
+    assert codes(await escrow.tell(ReleaseLesson(order_id=ask.order_id, lesson_no=2))) == ["order_state"]
+    assert only(Refunded, await escrow.tell(result(back))).amount_fen == PRICE_FEN
+
+
+# --- who may look -----------------------------------------------------------------------------------------------------
+
+
+async def test_an_account_is_shown_to_those_it_concerns(escrow: Escrow, harness: Harness) -> None:
+    ask = await escrow.held()
+    for actor in (
+        Actor(str(ask.account_id), "guardian"),
+        Actor(str(ask.institution_id), "institution"),
+        Actor("authority-1", "authority"),
+        OPERATOR,
+    ):
+        view = await harness.ask(ShowAccount(order_id=ask.order_id), actor)
+        assert (view.order_id, view.held_fen, view.suspended) == (ask.order_id, PRICE_FEN, False)
+
+
+async def test_an_account_is_shown_to_nobody_else_and_asking_changes_nothing(escrow: Escrow, harness: Harness) -> None:
+    ask = await escrow.held()
+    before = await escrow.tables()
+    show = ShowAccount(order_id=ask.order_id)
+    for actor, code in (
+        (None, "actor_unauthenticated"),
+        (Actor(str(new_id()), "guardian"), "order_unknown"),
+        (Actor(str(ask.institution_id), "guardian"), "order_unknown"),
+        (Actor(str(new_id()), "institution"), "order_unknown"),
+        (Actor(str(ask.account_id), "institution"), "order_unknown"),
+        (Actor("icbc", "bank"), "actor_forbidden"),
+    ):
+        assert await harness.refusal(show, actor) == code
+    assert await harness.refusal(ShowAccount(order_id=new_id()), OPERATOR) == "order_unknown"
+    assert (
+        await harness.refusal(ShowAccount(order_id=new_id()), Actor(str(ask.account_id), "guardian")) == "order_unknown"
+    )
+    assert await escrow.tables() == before

@@ -1,7 +1,6 @@
 """Consume: one poll, one transaction, one offset commit; each message once; what can never be handled is parked."""
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -30,6 +29,7 @@ from tests.roadkit import (
     Remind,
     Road,
     Told,
+    as_bytes,
     body,
     letters_of,
     make_handlers,
@@ -54,10 +54,6 @@ async def service(road: Road) -> AsyncIterator[Road]:
     """The service, running, with its bug."""
     async with road.serve(bug):
         yield road
-
-
-def as_bytes(envelope: Record) -> bytes:
-    return json.dumps(envelope).encode()
 
 
 def to_gateway(data: Any, **changes: Any) -> Record:
@@ -449,8 +445,8 @@ class TestPassingFaults:
                 other = {"id": rows[message.data.account_id]}
                 await execute(work, "SELECT 1 FROM road_accounts WHERE account_id = :id FOR UPDATE", **other)
 
-        async with road.serve(lock_the_other) as one, road.serve(lock_the_other) as two:
-            await road.until(lambda: one.consuming()[1] and two.consuming()[1] and one.consuming()[1] < 9)
+        quick: dict[str, Any] = {"session_timeout_ms": 6000}
+        async with road.serve(lock_the_other, **quick) as one, road.serve(lock_the_other, **quick) as two:
             await settled(road, one, two)
             await asyncio.gather(road.put(first, 1), road.put(second, 1))
             await road.expect_numbers(first, 1)

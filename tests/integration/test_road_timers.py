@@ -26,9 +26,8 @@ HOUR_S = 3600.0
 @pytest.fixture(scope="class")
 async def copies(road: Road) -> AsyncIterator[Road]:
     """Two copies of the service; the clock is put back at the end to where the session had it."""
-    road.offset = await clock.get_offset(road.servers.postgres_admin_dsn)
-    before = road.offset
-    async with road.serve(timer_rows=7), road.serve(timer_rows=7):
+    before = await clock.get_offset(road.servers.postgres_admin_dsn)
+    async with road.serve(timer_rows=7, session_timeout_ms=6000), road.serve(timer_rows=7, session_timeout_ms=6000):
         yield road
     await clock.set_offset(road.servers.postgres_admin_dsn, before)
 
