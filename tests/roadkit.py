@@ -322,6 +322,8 @@ class Road(Harness):
         service = Service(make_handlers(hook), self.settings(SERVICE, **changes), background)
         async with self.run(service):
             yield service
+            failed = [task for task in service._tasks if task.done()]
+            assert failed == [], "a loop of the service has ended, a process would have"
 
     @asynccontextmanager
     async def process(self, **environment: object) -> AsyncIterator["Process"]:
@@ -595,10 +597,8 @@ async def _act(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
                 Path(value).touch()  # noqa: ASYNC240
             elif name == "slow":
                 await asyncio.sleep(float(value))
-            elif name == "block":  # the event loop, and only the first time
-                if not os.path.exists(value):  # noqa: ASYNC240
-                    Path(value).touch()  # noqa: ASYNC240
-                    time.sleep(3600)  # noqa: ASYNC251 - that nothing else runs is the point
+            elif name == "block":
+                time.sleep(3600)  # noqa: ASYNC251 - that nothing else runs is the point
             else:
                 raise KeyError(act)
 

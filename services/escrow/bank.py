@@ -165,7 +165,7 @@ class _Booking:
             if verdict == "applied":
                 self._paid_out(message, account, instruction)
         if verdict in SUSPENSE and result.outcome == "paid":
-            self._suspend(message, verdict)
+            self._suspend(message, verdict, account.order_id if account else result.order_id)
         self._keep(message, verdict)
 
     def _collected(self, message: Message[Result], account: Account, instruction: Instruction) -> None:
@@ -226,7 +226,7 @@ class _Booking:
         self.accounts[account.order_id] = account
         self.instructions[instruction.key] = instruction
 
-    def _suspend(self, message: Message[Result], verdict: Verdict) -> None:
+    def _suspend(self, message: Message[Result], verdict: Verdict, order_id: UUID | None) -> None:
         """Books money at once, whatever it is; the same movement told twice is one row."""
         result = message.data
         receipt_id = derived_id("receipt", result.bank, result.reference)
@@ -236,7 +236,7 @@ class _Booking:
         self.suspense.append(
             Suspense(
                 receipt_id=receipt_id,
-                order_id=result.order_id,
+                order_id=order_id,
                 number=result.number,
                 bank=result.bank,
                 reference=result.reference,

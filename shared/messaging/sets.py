@@ -9,7 +9,8 @@ import enum
 import functools
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, TypeVar, cast, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import pydantic_core
 from sqlalchemy import Column, TextClause, text
@@ -38,6 +39,15 @@ def _from_json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
+def _to_enum(hint: Any) -> Callable[[Any], Any] | None:
+    """What makes a text the enum that `hint` says, where it says one (`State`, `State | None`)."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for option in options:
+        if isinstance(option, type) and issubclass(option, enum.Enum):
+            return lambda value: None if value is None else option(value)
+    return None
+
+
 def _to_json(value: Any) -> Any:
     return None if value is None else pydantic_core.to_json(value).decode()
 
@@ -56,9 +66,8 @@ def _builder(model: type[SQLModel], into: type[T]) -> tuple[list[str], Callable[
     names = [field.name for field in dataclasses.fields(into)]  # type: ignore[arg-type]
     converters: list[tuple[int, Callable[[Any], Any]]] = []
     for position, name in enumerate(names):
-        hint = hints[name]
-        if isinstance(hint, type) and issubclass(hint, enum.Enum):
-            converters.append((position, hint))
+        if to_enum := _to_enum(hints[name]):
+            converters.append((position, to_enum))
         elif isinstance(columns[name].type, JSONB):
             converters.append((position, _from_json))
 

@@ -46,7 +46,8 @@ def _watch(path: Path) -> None:
         time.sleep(LOOK_S)
         if path.exists():
             label, _, times = path.read_text(encoding="ascii").partition(":")
-            crash._label, crash._left = label, int(times)
+            crash._left = int(times)  # first the number: a label that is known is counted
+            crash._label = label
             path.unlink()
 
 

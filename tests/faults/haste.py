@@ -19,7 +19,8 @@ LOOK_S: Final = 0.05
 
 # Who holds no connection is dead, and so is whoever claimed before the oldest connection there is now.
 _END_LEASES: Final = """
-UPDATE sms SET claimed_at = claimed_at - interval '1 hour' WHERE state = 'sending' AND claimed_at > now() - interval '1 min'
+UPDATE sms SET claimed_at = claimed_at - interval '1 hour'
+WHERE state = 'sending' AND claimed_at > now() - interval '1 minute'
   AND claimed_at < (SELECT coalesce(min(backend_start), now()) FROM pg_stat_activity
                     WHERE datname = current_database() AND application_name = 'yike')
 """

@@ -77,6 +77,9 @@ class Kafka:
             for topic in ALL_TOPICS
             for partition in range(topic.partitions)
         ]
+        # Assigned at once: asked for offsets only, it would learn of one topic after the other, each with a pause.
+        self._reader.assign(self._partitions)
+        self._reader.pause(*self._partitions)
 
     def group(self, service: str) -> str:
         """The consumer group of a service."""
@@ -123,18 +126,16 @@ class Kafka:
         return found
 
     async def records(self) -> list[Record]:
-        """Every record of every topic, partition by partition in the order of offsets."""
+        """Every record of every topic, partition by partition in the order of offsets; to be asked once."""
         ends = {partition: end for partition, end in (await self.ends()).items() if end}
         found: list[Record] = []
-        if not ends:
-            return found
-        self._reader.assign(list(ends))
-        await self._reader.seek_to_beginning(*ends)
         left = set(ends)
+        self._reader.resume(*left)
         while left:
             for some in (await self._reader.getmany(*left, timeout_ms=200)).values():
                 found += [self._record(record) for record in some]
             left = {partition for partition in left if await self._reader.position(partition) < ends[partition]}
+        self._reader.pause(*ends)
         return sorted(found)
 
     def _record(self, record: Any) -> Record:
@@ -429,10 +430,10 @@ def each_key_keeps_its_order(world: World, expected: Expected) -> Iterator[str]:
     for service, rows in world.said.items():
         once = {row["id"]: row for row in reversed(rows)}
         last: dict[tuple[str, int, str], Record] = {}
-        for row in sorted(once.values(), key=lambda row: row["seq"]):
-            record = first.get(row["id"])
-            if record is None:
+        for row in sorted(once.values(), key=lambda row: int(row["seq"])):
+            if row["id"] not in first:
                 continue
+            record = first[row["id"]]
             if row["partition"] not in (None, record.partition):
                 yield f"{service} {row['seq']} {row['type']} is on partition {record.partition}"
             place = (record.topic, record.partition, record.key)
@@ -521,7 +522,8 @@ def what_is_enrolled_is_paid_seated_and_planned(world: World, expected: Expected
     """In escrow, catalog and complaints, each in its own words; and nothing but that."""
     enrolled = {row["order_id"]: row for row in world.tables["orders.purchases"] if row["state"] == "enrolled"}
     paid = {row["order_id"]: row["paid_fen"] for row in world.tables["escrow.accounts"] if row["state"] == "held"}
-    seated = {row["order_id"]: row["course_id"] for row in world.tables["catalog.reservations"] if row["state"] == "taken"}
+    taken = [row for row in world.tables["catalog.reservations"] if row["state"] == "taken"]
+    seated = {row["order_id"]: row["course_id"] for row in taken}
     known = {row["order_id"]: row["account_id"] for row in world.tables["complaints.orders"]}
     planned = Counter(row["order_id"] for row in world.tables["orders.lessons"])
     for order_id in enrolled.keys() | paid.keys() | seated.keys() | known.keys() | planned.keys():
@@ -576,7 +578,7 @@ def every_complaint_holds_its_order(world: World, expected: Expected) -> Iterato
 
 
 def every_sms_went_out_once(world: World, expected: Expected) -> Iterator[str]:
-    """A line in the file for each that was sent, none for the others; none that is due is left; nobody is told twice."""
+    """A line in the file for each that was sent and none for the others; nothing due is left; nobody is told twice."""
     lines = Counter(UUID(line["sms_id"]) for line in world.sms)
     known = {row["id"]: row for row in world.tables["notify.sms"]}
     for sms_id in lines.keys() - known.keys():

@@ -11,9 +11,9 @@ from ops.stack.servers import Servers
 from ops.stack_layout import PART_NAMES
 from shared.messaging.crash import EXIT_STATUS, LABELS
 from tests.faults import armed
-from tests.faults.conftest import started
 from tests.faults.haste import haste
 from tests.faults.invariants import check, quiet
+from tests.faults.stacks import started
 from tests.faults.story import Story, beginning
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -39,13 +39,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def story(servers: Servers, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story]:
     """The beginning of a story with a flow for each label."""
     modules = dict.fromkeys(PART_NAMES, armed.MODULE)
-    settings = {"*": {"YIKE_SESSION_TIMEOUT_MS": "6000"}, **armed.environment(folder)}
-    stack_folder = tmp_path_factory.mktemp("faults")
-    async with started(servers, stack_folder, modules=modules, extra_env=settings) as stack:
-        async with beginning(stack, len(LABELS)) as begun:
-            await quiet(stack)
-            assert await check(stack, begun.expected) == []
-            yield begun
+    settings = armed.environment(folder)
+    async with (
+        started(servers, tmp_path_factory.mktemp("faults"), modules=modules, settings=settings) as stack,
+        beginning(stack, len(LABELS)) as begun,
+    ):
+        await quiet(stack)
+        assert await check(stack, begun.expected) == []
+        yield begun
 
 
 @pytest.mark.parametrize("label", LABELS)

@@ -350,7 +350,7 @@ def play(world: World, story: Sequence[str]) -> World:
     st.booleans(),
     st.booleans(),
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_whatever_happens_a_purchase_is_whole_in_the_end(
     beginning: str, story: list[str], last_seat: bool, bank_collects: bool
 ) -> None:
@@ -361,7 +361,7 @@ def test_whatever_happens_a_purchase_is_whole_in_the_end(
 
 
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_after_the_end_nothing_more_is_ever_asked_but_money_back(story: list[str]) -> None:
     world = play(World(last_seat=True), [*BEFORE_THE_STORY["held"], *story])
     world.come_to_rest(bank_collects=True)

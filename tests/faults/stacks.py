@@ -1,0 +1,47 @@
+"""Stacks of real processes that are made to crash, beside each other on the session's servers."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from ops.stack import processes
+from ops.stack.servers import Servers
+from ops.stack_layout import Stack
+from shared.clock import get_offset, set_offset
+from shared.ids import new_id
+
+
+@asynccontextmanager
+async def started(
+    servers: Servers,
+    folder: Path,
+    *,
+    modules: Mapping[str, str] | None = None,
+    settings: Mapping[str, Mapping[str, str]] | None = None,
+) -> AsyncIterator[Stack]:
+    """All processes, their own databases and topics; both are gone in the end, and the clock is where it was.
+
+    In: what to run in place of a process and what to tell it, by name, as in `Stack.start`.
+
+    The supervisor waits a little longer after each crash of a process that has not run for half a minute. Here they
+    crash for a living.
+    """
+    name = f"f{new_id().hex[-8:]}"
+    offset = await get_offset(servers.postgres_admin_dsn)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "STEADY_AFTER_S", 0.0)
+        stack = await Stack.start(
+            folder,
+            servers=servers,
+            namespace=f"{name}.",
+            suffix=f"_{name}",
+            modules=modules,
+            extra_env={"*": {"YIKE_SESSION_TIMEOUT_MS": "6000"}, **(settings or {})},
+        )
+        try:
+            yield stack
+        finally:
+            await stack.remove()
+            await set_offset(servers.postgres_admin_dsn, offset)

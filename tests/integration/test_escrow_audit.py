@@ -1,0 +1,348 @@
+"""The proofs of the books: each finds its kind of damage, none cries over right books; and what PostgreSQL refuses.
+
+All damage is done in transactions that are undone.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from services.escrow import audit
+from shared.contracts.bank import Instruct
+from shared.contracts.escrow import CancelPayment, ReleaseLesson, ResumeReleases, SuspendReleases
+from shared.ids import new_id
+from tests.harness import Harness
+from tests.integration.test_escrow import LESSON_FEN, Escrow, only, result, running
+
+
+class Books:
+    """Right books with an order of each kind, by name."""
+
+    def __init__(self, dsn: str, orders: dict[str, str]) -> None:
+        self.dsn = dsn
+        self.orders = orders
+
+    def sql(self, statement: str) -> str:
+        """`statement` with the quoted id of an order for {name}."""
+        return statement.format(**{name: f"'{order_id}'" for name, order_id in self.orders.items()})
+
+    @asynccontextmanager
+    async def changed(self, *statements: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+        """A connection that sees the books after `statements`; then all is as before."""
+        connection = await asyncpg.connect(self.dsn)
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            for statement in statements:
+                status = await connection.execute(self.sql(statement))
+                assert not status.endswith(" 0"), f"nothing was changed by {statement}"
+            yield connection
+        finally:
+            await transaction.rollback()
+            await connection.close()
+
+
+async def open_books(escrow: Escrow) -> dict[str, str]:
+    """Orders in every state, lessons in every state, open and closed complaints, suspense."""
+    fresh, failed, waiting = escrow.collection(), escrow.collection(), await escrow.held()
+    held, refunding, refunded = [await escrow.held() for _ in range(3)]
+    collect = only(Instruct, await escrow.at_once(fresh))
+    await escrow.at_once(failed)
+    await escrow.at_once(CancelPayment(order_id=failed.order_id, reason="cancelled"))
+
+    closed = new_id()
+    await escrow.at_once(SuspendReleases(order_id=held.order_id, complaint_id=closed))
+    await escrow.at_once(ResumeReleases(order_id=held.order_id, complaint_id=closed))
+    payouts = [await escrow.payout(held, lesson_no) for lesson_no in (1, 2, 3, 4)]
+    await escrow.at_once(result(payouts[1]), result(payouts[2], outcome="refused"), result(payouts[3]))
+    await escrow.at_once(result(payouts[3], outcome="returned", reference=f"back-{payouts[3].number}"))
+
+    for ask in (refunding, refunded):
+        await escrow.at_once(result(await escrow.payout(ask, 1)))
+    for ask in (waiting, refunded):
+        await escrow.at_once(SuspendReleases(order_id=ask.order_id, complaint_id=new_id()))
+        await escrow.at_once(ReleaseLesson(order_id=ask.order_id, lesson_no=2))
+    await escrow.refund(refunding)
+    await escrow.at_once(result(await escrow.refund(refunded)))
+
+    wrong = result(collect, amount_fen=1, reference=f"wrong-{collect.number}")
+    await escrow.at_once(
+        wrong, wrong, result(collect, number=f"unknown-{new_id()}", order_id=None, reference=f"{new_id()}")
+    )
+    named = {"fresh": fresh, "failed": failed, "waiting": waiting, "held": held}
+    named |= {"refunding": refunding, "refunded": refunded}
+    return {name: str(ask.order_id) for name, ask in named.items()}
+
+
+@pytest.fixture(scope="module")
+async def books(harness: Harness) -> AsyncIterator[Books]:
+    """Right books of a service that runs."""
+    async with running(harness) as escrow:
+        yield Books(harness.dsns["escrow"], await open_books(escrow))
+
+
+async def test_right_books_in_all_states_pass_every_proof(books: Books) -> None:
+    report = await audit.check(books.dsn)
+    assert report.violations == {}
+    assert report.good
+    assert report.checks == tuple(audit.CHECKS)
+    assert report.orders >= len(books.orders)
+    assert report.custody_fen > 0
+    assert report.suspense_fen > LESSON_FEN
+
+
+async def test_empty_books_are_right(books: Books) -> None:
+    async with books.changed() as connection:
+        await connection.execute("TRUNCATE accounts, transfers, instructions, bank_results, suspense, suspensions")
+        report = await audit.prove(connection)
+    assert report.violations == {}
+    assert (report.orders, report.transfers, report.moved_fen) == (0, 0, 0)
+    assert (report.paid_fen, report.custody_fen, report.suspense_fen) == (0, 0, 0)
+
+
+async def test_results_that_name_no_order_do_not_disturb_the_proofs(books: Books) -> None:
+    async with books.changed(
+        "UPDATE bank_results SET order_id = NULL", "UPDATE suspense SET order_id = NULL"
+    ) as connection:
+        assert (await audit.prove(connection)).violations == {}
+
+
+async def test_no_more_places_are_shown_than_a_person_reads(books: Books) -> None:
+    many = """INSERT INTO bank_results SELECT gen_random_uuid(), NULL, 'n', 'payout', 'paid', 1, 'icbc', 'r', '',
+              now(), now(), 'conflict' FROM generate_series(1, 30)"""
+    async with books.changed(many) as connection:
+        violations = (await audit.prove(connection)).violations
+    assert violations == {"no payment contradicts the books": ["n r"] * audit.MOST_SHOWN}
+
+
+_TRANSFER = "INSERT INTO transfers (order_id, lesson_no, kind, turn, phase, debit, credit, amount_fen, made_at) VALUES"
+_INSTRUCTION = """INSERT INTO instructions
+    (order_id, lesson_no, kind, attempt, turn, state, amount_fen, reference, asks, returned, changed_at) VALUES"""
+_OF_HELD = "WHERE order_id = {held} AND lesson_no ="
+_COLLECT_OF_HELD = "WHERE number LIKE 'C%' AND verdict = 'applied' AND order_id = {held}"
+
+DAMAGE = [
+    # proof, at which order, what was done to the tables
+    ("every transfer is a movement the rules know", "held", f"UPDATE transfers SET credit = 'paid' {_OF_HELD} 0"),
+    ("every transfer is a movement the rules know", "held", f"UPDATE transfers SET debit = 'refunded' {_OF_HELD} 1"),
+    ("every transfer is a movement the rules know", "held", f"UPDATE transfers SET turn = 1 {_OF_HELD} 0"),
+    ("every transfer is a movement the rules know", "held", f"UPDATE transfers SET turn = -1 {_OF_HELD} 1"),
+    ("every transfer is a movement the rules know", "held", f"UPDATE transfers SET kind = 'gift' {_OF_HELD} 1"),
+    (
+        "every transfer is a movement the rules know",
+        "refunding",
+        "UPDATE transfers SET lesson_no = 5 WHERE order_id = {refunding} AND kind = 'refund'",
+    ),
+    (
+        "stored balances = sum of transfers",
+        "held",
+        "UPDATE accounts SET held_fen = held_fen - 1, released_fen = released_fen + 1 WHERE order_id = {held}",
+    ),
+    ("stored balances = sum of transfers", "refunded", "DELETE FROM transfers WHERE order_id = {refunded}"),
+    ("stored balances = sum of transfers", "waiting", "DELETE FROM accounts WHERE order_id = {waiting}"),
+    (
+        "stored balances = sum of transfers",
+        "fresh",
+        f"{_TRANSFER} ({{fresh}}, 0, 'hold', 0, 2, 'outside', 'held', 100001, now())",
+    ),
+    (
+        "per order paid = held + releasing + released + refunding + refunded",
+        "refunded",
+        "DELETE FROM transfers WHERE order_id = {refunded} AND kind = 'refund' AND phase = 1",
+    ),
+    (
+        "per order paid = held + releasing + released + refunding + refunded",
+        "held",
+        f"UPDATE transfers SET credit = 'lost' {_OF_HELD} 1",
+    ),
+    (
+        "each lesson is released at most once",
+        "held",
+        f"{_TRANSFER} ({{held}}, 1, 'release', 1, 1, 'held', 'releasing', {LESSON_FEN}, now())",
+    ),
+    (
+        "each lesson is released at most once",
+        "held",
+        f"{_TRANSFER} ({{held}}, 2, 'release', 1, 2, 'releasing', 'released', {LESSON_FEN}, now())",
+    ),
+    # Another lesson's money made good for it: the balances of the order do not notice.
+    ("each lesson is released at most once", "held", f"DELETE FROM transfers {_OF_HELD} 2 AND phase = 1"),
+    ("each lesson is released at most once", "held", f"DELETE FROM transfers {_OF_HELD} 4 AND turn = 0 AND phase = 2"),
+    ("each lesson is released at its price", "held", f"UPDATE transfers SET amount_fen = amount_fen + 1 {_OF_HELD} 2"),
+    (
+        "each lesson is released at its price",
+        "held",
+        f"{_TRANSFER} ({{held}}, 11, 'release', 0, 1, 'held', 'releasing', {LESSON_FEN}, now())",
+    ),
+    (
+        "no lesson is both released and refunded",
+        "refunded",
+        f"{_TRANSFER} ({{refunded}}, 5, 'release', 0, 1, 'held', 'releasing', {LESSON_FEN}, now())",
+    ),
+    (
+        "no lesson is both released and refunded",
+        "refunding",
+        "UPDATE transfers SET amount_fen = amount_fen - 1 WHERE order_id = {refunding} AND kind = 'refund'",
+    ),
+    (
+        "every pending transfer is a payment on its way",
+        "held",
+        f"UPDATE instructions SET state = 'paid' {_OF_HELD} 1",
+    ),
+    ("every pending transfer is a payment on its way", "held", f"UPDATE instructions SET turn = 0 {_OF_HELD} 4"),
+    ("every pending transfer is a payment on its way", "held", f"UPDATE instructions SET amount_fen = 1 {_OF_HELD} 3"),
+    (
+        "every pending transfer is a payment on its way",
+        "refunding",
+        "DELETE FROM instructions WHERE order_id = {refunding} AND kind = 'refund'",
+    ),
+    (
+        "every payment on its way is a transfer",
+        "held",
+        f"{_INSTRUCTION} ({{held}}, 9, 'payout', 0, 0, 'sent', {LESSON_FEN}, '', 0, '[]', now())",
+    ),
+    (
+        "every payment on its way is a transfer",
+        "waiting",
+        "UPDATE instructions SET state = 'sent' WHERE order_id = {waiting} AND kind = 'payout'",
+    ),
+    ("every payment on its way is a transfer", "held", f"UPDATE instructions SET state = 'dropped' {_OF_HELD} 1"),
+    ("every payment made is booked, and nothing else", "held", f"UPDATE instructions SET state = 'paid' {_OF_HELD} 3"),
+    ("every payment made is booked, and nothing else", "held", f"UPDATE instructions SET state = 'sent' {_OF_HELD} 2"),
+    ("every payment made is booked, and nothing else", "held", f"UPDATE instructions SET state = 'sent' {_OF_HELD} 0"),
+    ("every payment made is booked, and nothing else", "held", f"UPDATE instructions SET amount_fen = 1 {_OF_HELD} 0"),
+    (
+        "the state of an order agrees with its money",
+        "held",
+        "UPDATE accounts SET state = 'refunded' WHERE order_id = {held}",
+    ),
+    (
+        "the state of an order agrees with its money",
+        "held",
+        "UPDATE accounts SET state = 'failed' WHERE order_id = {held}",
+    ),
+    (
+        "the state of an order agrees with its money",
+        "refunding",
+        "UPDATE accounts SET state = 'held' WHERE order_id = {refunding}",
+    ),
+    (
+        "the state of an order agrees with its money",
+        "refunded",
+        "UPDATE accounts SET state = 'refunding' WHERE order_id = {refunded}",
+    ),
+    (
+        "the state of an order agrees with its money",
+        "fresh",
+        "UPDATE accounts SET state = 'held' WHERE order_id = {fresh}",
+    ),
+    (
+        "releases wait for open complaints only",
+        "waiting",
+        "UPDATE suspensions SET ended = true WHERE order_id = {waiting}",
+    ),
+    (
+        "releases wait for open complaints only",
+        "waiting",
+        "UPDATE accounts SET suspensions = 0 WHERE order_id = {waiting}",
+    ),
+    ("releases wait for open complaints only", "held", "UPDATE accounts SET suspensions = 1 WHERE order_id = {held}"),
+    (
+        "releases wait for open complaints only",
+        "refunded",
+        "UPDATE instructions SET state = 'waiting' WHERE order_id = {refunded} AND lesson_no = 2",
+    ),
+    ("custody per bank = what its results say", "", f"UPDATE bank_results SET bank = 'abc' {_COLLECT_OF_HELD}"),
+    ("custody per bank = what its results say", "", f"DELETE FROM bank_results {_COLLECT_OF_HELD}"),
+    ("custody per bank = what its results say", "", f"UPDATE bank_results SET amount_fen = 1 {_COLLECT_OF_HELD}"),
+    ("money that belongs nowhere is suspense", "", "DELETE FROM suspense WHERE order_id = {fresh}"),
+    ("money that belongs nowhere is suspense", "", "UPDATE suspense SET amount_fen = 2 WHERE order_id = {fresh}"),
+    ("money that belongs nowhere is suspense", "", "DELETE FROM bank_results WHERE order_id = {fresh}"),
+    (
+        "each movement at a bank is booked once",
+        "",
+        f"UPDATE bank_results SET reference = (SELECT reference FROM suspense LIMIT 1) {_COLLECT_OF_HELD}",
+    ),
+    (
+        "each movement at a bank is booked once",
+        "",
+        f"""UPDATE bank_results SET reference = (SELECT paid_reference FROM accounts WHERE order_id = {{refunded}})
+            {_COLLECT_OF_HELD}""",
+    ),
+    ("no payment contradicts the books", "", f"UPDATE bank_results SET verdict = 'conflict' {_COLLECT_OF_HELD}"),
+]
+
+
+def test_every_proof_is_tested() -> None:
+    assert {proof for proof, _, _ in DAMAGE} == set(audit.CHECKS)
+
+
+@pytest.mark.parametrize(("proof", "order", "statement"), DAMAGE, ids=[proof for proof, _, _ in DAMAGE])
+async def test_damage_is_found_by_its_proof(books: Books, proof: str, order: str, statement: str) -> None:
+    async with books.changed(statement) as connection:
+        report = await audit.prove(connection)
+    assert not report.good
+    assert report.violations[proof]
+    if order:
+        assert {place.split()[0] for place in report.violations[proof]} == {books.orders[order]}
+
+
+async def test_a_lesson_moved_to_a_refunded_order_by_careful_hands_is_found(books: Books) -> None:
+    """All rows that one proof looks at are made to agree: the others still find it."""
+    async with books.changed(
+        f"{_TRANSFER} ({{refunded}}, 5, 'release', 0, 1, 'held', 'releasing', {LESSON_FEN}, now())",
+        f"{_INSTRUCTION} ({{refunded}}, 5, 'payout', 0, 0, 'sent', {LESSON_FEN}, '', 0, '[]', now())",
+        f"UPDATE transfers SET amount_fen = amount_fen + {LESSON_FEN} WHERE order_id = {{refunded}} AND kind = 'hold'",
+        f"""UPDATE accounts SET price_fen = price_fen + {LESSON_FEN}, paid_fen = paid_fen + {LESSON_FEN},
+            releasing_fen = releasing_fen + {LESSON_FEN} WHERE order_id = {{refunded}}""",
+    ) as connection:
+        violations = (await audit.prove(connection)).violations
+    assert "stored balances = sum of transfers" not in violations
+    assert "no lesson is both released and refunded" in violations
+
+
+# --- what PostgreSQL refuses ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("constraint", "statement"),
+    [
+        ("accounts_balanced_check", "UPDATE accounts SET held_fen = held_fen + 1 WHERE order_id = {held}"),
+        ("accounts_balanced_check", "UPDATE accounts SET paid_fen = 0 WHERE order_id = {held}"),
+        (
+            "accounts_no_overdraft_check",
+            "UPDATE accounts SET refunding_fen = -1, held_fen = held_fen + 1 WHERE order_id = {held}",
+        ),
+        (
+            "accounts_no_overdraft_check",
+            "UPDATE accounts SET held_fen = -1, released_fen = released_fen + held_fen + 1 WHERE order_id = {held}",
+        ),
+        ("accounts_paid_whole_check", "UPDATE accounts SET paid_fen = 1, held_fen = 1 WHERE order_id = {fresh}"),
+        ("accounts_priced_check", "UPDATE accounts SET price_fen = 0 WHERE order_id = {fresh}"),
+        ("accounts_priced_check", "UPDATE accounts SET lessons = 0 WHERE order_id = {fresh}"),
+        ("accounts_state_check", "UPDATE accounts SET state = 'lost' WHERE order_id = {fresh}"),
+        ("accounts_pkey", "INSERT INTO accounts SELECT * FROM accounts WHERE order_id = {held}"),
+        ("transfers_pkey", "INSERT INTO transfers SELECT * FROM transfers WHERE order_id = {held} AND lesson_no = 1"),
+        ("transfers_positive_check", "UPDATE transfers SET amount_fen = 0 WHERE order_id = {held}"),
+        ("transfers_positive_check", "UPDATE transfers SET amount_fen = -1 WHERE order_id = {held}"),
+        ("transfers_two_sides_check", "UPDATE transfers SET credit = debit WHERE order_id = {held}"),
+        ("transfers_phase_check", "UPDATE transfers SET phase = 3 WHERE order_id = {waiting}"),
+        ("instructions_pkey", "INSERT INTO instructions SELECT * FROM instructions WHERE order_id = {held}"),
+        ("instructions_kind_check", "UPDATE instructions SET kind = 'gift' WHERE order_id = {fresh}"),
+        ("instructions_state_check", "UPDATE instructions SET state = 'lost' WHERE order_id = {fresh}"),
+        ("instructions_positive_check", "UPDATE instructions SET amount_fen = 0 WHERE order_id = {fresh}"),
+        ("suspense_pkey", "INSERT INTO suspense SELECT * FROM suspense"),
+        ("suspense_positive_check", "UPDATE suspense SET amount_fen = 0"),
+        ("suspense_state_check", "UPDATE suspense SET state = 'lost'"),
+        ("suspensions_pkey", "INSERT INTO suspensions SELECT * FROM suspensions"),
+    ],
+)
+async def test_postgresql_refuses_what_the_rules_must_never_let_through(
+    books: Books, constraint: str, statement: str
+) -> None:
+    async with books.changed() as connection:
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError) as caught:
+            await connection.execute(books.sql(statement))
+    assert caught.value.constraint_name == constraint
