@@ -392,7 +392,8 @@ class Road(Harness):
                 found = await reader.getmany(timeout_ms=100)
                 for record in (record for records in found.values() for record in records):
                     self.recorded.append(
-                        envelope_of(record.value)
+                        {"type": "", "partitionkey": ""}
+                        | envelope_of(record.value)
                         | {"_topic": record.topic, "_partition": record.partition, "_offset": record.offset}
                         | {"_key": record.key, "_value": record.value, "_headers": record.headers}
                     )

@@ -217,8 +217,8 @@ class Consumer:
             crash_point("begin")
             first: dict[UUID, Item] = {}
             for item in items:
-                # Of a message and the replay of its dead letter only the replay may claim what is parked.
-                if item.claim.id not in first or (item.claim.replay_of and not first[item.claim.id].claim.replay_of):
+                # Of a message and the replays of its dead letters only the replay of the last one can claim it anew.
+                if item.claim.id not in first or item.claim.letter > first[item.claim.id].claim.letter:
                     first[item.claim.id] = item
             repeats = [item for item in items if first[item.claim.id] is not item]
             claimed = await inbox.claim(session, self.service, [item.claim for item in first.values()])

@@ -49,6 +49,11 @@ class Claim:
     hash: bytes
     replay_of: UUID | None = None
 
+    @property
+    def letter(self) -> int:
+        """The dead letters of one message in the order of their making; 0 for the message itself."""
+        return self.replay_of.int if self.replay_of else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Known:

@@ -75,8 +75,8 @@ class GatewayClient:
         if self._reading:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
-        await self._reader.stop()
-        await stop_producer(self._producer)
+        # Gathered, since with the broker away aiokafka's stop lets the cancellation of its own tasks escape.
+        await asyncio.gather(self._reader.stop(), stop_producer(self._producer), return_exceptions=True)
 
     async def ask(
         self,

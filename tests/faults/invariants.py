@@ -473,6 +473,19 @@ def everybody_has_heard_what_is_for_him(world: World, expected: Expected) -> Ite
                 yield f"{service}: {record.topic}/{record.partition}@{record.offset} {record.type}"
 
 
+def every_request_is_answered_in_one_way(world: World, expected: Expected) -> Iterator[str]:
+    """Every request has an answer; whatever is answered, asked again or read again, has one answer and no other."""
+    answers: dict[UUID, set[UUID]] = defaultdict(set)
+    for rows in world.said.values():
+        for row in rows:
+            if TOPICS_BY_NAME[row["topic"]].kind.endswith("replies"):
+                answers[UUID(json.loads(row["body"])["causationid"])].add(row["id"])
+    asked = {record.id for record in world.records if TOPICS_BY_NAME[record.topic].kind == "requests"}
+    for message_id in asked | answers.keys():
+        if len(answers[message_id]) != 1:
+            yield f"{message_id} has {len(answers[message_id])} answers"
+
+
 def nobody_lags(world: World, expected: Expected) -> Iterator[str]:
     """Every group is stable and has committed the end of all it reads."""
     yield from world.lag
@@ -625,6 +638,7 @@ CHECKS: Final[tuple[Finder, ...]] = (
     each_key_keeps_its_order,
     each_key_has_one_partition,
     everybody_has_heard_what_is_for_him,
+    every_request_is_answered_in_one_way,
     nobody_lags,
     dead_letters_are_as_expected,
     no_step_and_no_timer_is_late,

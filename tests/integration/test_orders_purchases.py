@@ -379,8 +379,8 @@ async def test_a_course_is_bought_from_the_click_to_the_seat(counter: Counter, f
 async def test_what_is_signed_is_the_whole_text_and_what_is_shown_is_masked(counter: Counter, family: Family) -> None:
     order = await counter.bring(family, "to_sign")
     view = await counter.show(order)
-    (row,) = await counter.harness.rows("orders", "SELECT contract FROM purchases WHERE order_id = $1", order.order_id)
-    whole = decrypt_at_rest(counter.harness.ring("orders"), row["contract"], StoredContract).text
+    (row,) = await counter.harness.rows("orders", "SELECT text FROM contracts WHERE order_id = $1", order.order_id)
+    whole = decrypt_at_rest(counter.harness.ring("orders"), row["text"], StoredContract).text
     assert hashlib.sha256(whole.encode()).hexdigest() == view.contract_sha256
     for printed in (NAME, family.child.document_number, "13887654321", ADDRESS, family.signer.document_number):
         assert printed in whole

@@ -548,7 +548,7 @@ def test_a_seat_that_is_kept_after_the_purchase_was_given_up_comes_back() -> Non
     rows = standing("placed")
     said = hear(rows, START, CANCEL, seat_reserved(ORDER_ID, START))
     assert said.names == ["GiveBackSeat", "PurchaseEnded"], "the seat goes back behind its reservation"
-    assert purchase_of(rows).contract == ""
+    assert purchase_of(rows).contract_sha256 == ""
 
 
 def test_a_seat_lost_while_paying_gives_the_purchase_up() -> None:

@@ -30,6 +30,18 @@ class Lesson:
         return self.state in ("confirmed", "paid_out")
 
 
+@dataclass(slots=True, frozen=True)
+class Enrolment:
+    """What lessons need to know of their purchase: whose it is, at which institution, in what."""
+
+    order_id: UUID
+    account_id: UUID
+    institution_id: UUID | None
+    title: str
+    category: str
+    lessons: int
+
+
 def apply(lesson: Lesson, answer_by: datetime, now: datetime) -> bool:
     """The institution files that the lesson was taught (销课申请). False when it waits for its answer already.
 

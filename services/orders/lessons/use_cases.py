@@ -7,9 +7,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from services.orders.lessons import domain
-from services.orders.lessons.domain import Lesson
+from services.orders.lessons.domain import Enrolment, Lesson
 from services.orders.lessons.tables import LessonRow
-from services.orders.purchases.domain import Purchase
 from services.orders.purchases.tables import PurchaseRow
 from shared.contracts import topics
 from shared.contracts.envelope import Message
@@ -30,7 +29,7 @@ from shared.money import lesson_price_fen
 from shared.policy import policy_for
 from shared.working_days import add_working_days, shanghai
 
-Decide = Callable[[Message[Any], Lesson, Purchase], bool]
+Decide = Callable[[Message[Any], Lesson, Enrolment], bool]
 """Decides one message on one lesson; False when it changed nothing."""
 
 CHANGING: Final = ("state", "confirmed_by", "applied_at", "answer_by", "answered_at", "objection")
@@ -66,10 +65,9 @@ def answer_by(region: str, category: str, now: datetime) -> datetime:
 async def apply_lessons(work: UnitOfWork, messages: Sequence[Message[ApplyLesson]]) -> None:
     """Institutions file lessons as taught: each waits for its guardian."""
 
-    def decide(message: Message[ApplyLesson], lesson: Lesson, purchase: Purchase) -> bool:
+    def decide(message: Message[ApplyLesson], lesson: Lesson, purchase: Enrolment) -> bool:
         work.actor(message, "institution", subject=purchase.institution_id)
-        assert purchase.offer is not None
-        due = answer_by(work.region, purchase.offer["category"], work.now)
+        due = answer_by(work.region, purchase.category, work.now)
         applied = domain.apply(lesson, due, work.now)
         if applied:
             assert purchase.institution_id is not None
@@ -99,7 +97,7 @@ async def apply_lessons(work: UnitOfWork, messages: Sequence[Message[ApplyLesson
 async def confirm_lessons(work: UnitOfWork, messages: Sequence[Message[ConfirmLesson]]) -> None:
     """Guardians confirm: the fees are released."""
 
-    def decide(message: Message[ConfirmLesson], lesson: Lesson, purchase: Purchase) -> bool:
+    def decide(message: Message[ConfirmLesson], lesson: Lesson, purchase: Enrolment) -> bool:
         work.actor(message, "guardian", subject=purchase.account_id)
         confirmed = domain.confirm(lesson, "guardian", work.now)
         if confirmed:
@@ -114,7 +112,7 @@ async def confirm_lessons(work: UnitOfWork, messages: Sequence[Message[ConfirmLe
 async def object_to_lessons(work: UnitOfWork, messages: Sequence[Message[ObjectLesson]]) -> None:
     """Guardians object."""
 
-    def decide(message: Message[ObjectLesson], lesson: Lesson, purchase: Purchase) -> bool:
+    def decide(message: Message[ObjectLesson], lesson: Lesson, purchase: Enrolment) -> bool:
         work.actor(message, "guardian", subject=purchase.account_id)
         objected = domain.object_to(lesson, message.data.reason, work.now)
         if objected:
@@ -139,7 +137,7 @@ async def object_to_lessons(work: UnitOfWork, messages: Sequence[Message[ObjectL
 async def deadlines(work: UnitOfWork, messages: Sequence[Message[LessonDeadline]]) -> None:
     """Guardians have not answered: that is a confirmation, marked as silence."""
 
-    def decide(message: Message[LessonDeadline], lesson: Lesson, purchase: Purchase) -> bool:
+    def decide(message: Message[LessonDeadline], lesson: Lesson, purchase: Enrolment) -> bool:
         if not domain.silent(lesson, work.now):
             return False
         domain.confirm(lesson, "silence", work.now)
@@ -181,7 +179,7 @@ async def _each_lesson(work: UnitOfWork, messages: Sequence[Message[Any]], decid
     """Decides the messages one by one, in order, and writes the lessons that changed at once."""
     keys = {(message.data.order_id, message.data.lesson_no) for message in messages}
     lessons = await work.load(LessonRow, Lesson, keys)
-    purchases = await work.load(PurchaseRow, Purchase, {order_id for order_id, _ in keys}, lock=False)
+    purchases = await work.load(PurchaseRow, Enrolment, {order_id for order_id, _ in keys}, lock=False)
     changed: dict[tuple[UUID, int], Lesson] = {}
     for message in messages:
         with work.answering(message):

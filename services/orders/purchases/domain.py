@@ -22,14 +22,23 @@ class Purchase:
     placed_at: datetime
     institution_id: UUID | None = None
     title: str = ""
+    category: str = ""
     price_fen: int = 0
     lessons: int = 0
     offer: dict[str, Any] | None = None
-    contract: str = ""
     contract_sha256: str = ""
     signer_version: int = 0
     signed_at: datetime | None = None
     method: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class Contract:
+    """A contract as stored: its encrypted text."""
+
+    order_id: UUID
+    text: str
+    drawn_at: datetime
 
 
 def require_state(purchase: Purchase, *states: str) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from services.orders.lessons.domain import Lesson
 from services.orders.lessons.tables import LessonRow
 from services.orders.purchases import contract
-from services.orders.purchases.domain import Purchase
-from services.orders.purchases.tables import PurchaseRow
+from services.orders.purchases.domain import Contract, Purchase
+from services.orders.purchases.tables import ContractRow, PurchaseRow
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
 from shared.contracts.orders import LessonView, PurchaseView, ShowPurchase
@@ -61,5 +61,6 @@ async def show_purchase(work: UnitOfWork, message: Message[ShowPurchase]) -> Non
     }
     if purchase is None or owner.get(actor.role, actor.subject) != actor.subject:
         raise Refused("order_unknown")
+    drawn = (await work.load(ContractRow, Contract, [order_id], lock=False)).get(order_id)
     lessons = await work.load_all(LessonRow, Lesson, [order_id], by=("order_id",), lock=False)
-    work.reply(message, view(purchase, lessons, contract.shown(work.ring, purchase.contract)))
+    work.reply(message, view(purchase, lessons, contract.shown(work.ring, drawn.text if drawn else "")))

@@ -1,4 +1,4 @@
-"""The table of purchases."""
+"""The tables of purchases and their contracts."""
 
 from datetime import datetime
 from typing import Any
@@ -36,13 +36,22 @@ class PurchaseRow(Base, table=True):
     placed_at: datetime = Field(sa_type=UTC_TIME)
     institution_id: UUID | None
     title: str = Field(max_length=100)
+    category: str = Field(max_length=20)
     price_fen: int = Field(sa_type=BigInteger)
     lessons: int
     # What catalog offered when the seat was kept, frozen: the contract, the lessons and the payment are made of it.
     offer: dict[str, Any] | None = Field(sa_type=JSONB)
-    # The whole contract, encrypted: it is the one text that prints identity numbers.
-    contract: str = Field(sa_type=Text)
     contract_sha256: str = Field(max_length=64)
     signer_version: int
     signed_at: datetime | None = Field(sa_type=UTC_TIME)
     method: str = Field(max_length=20)
+
+
+class ContractRow(Base, table=True):
+    """The contract as drawn, encrypted: it is the one text that prints identity numbers. Never changed."""
+
+    __tablename__ = "contracts"
+
+    order_id: UUID = Field(primary_key=True)
+    text: str = Field(sa_type=Text)
+    drawn_at: datetime = Field(sa_type=UTC_TIME)

@@ -11,9 +11,9 @@ from services.orders.families.queries import contract_parties, families_of
 from services.orders.lessons.tables import LessonRow
 from services.orders.lessons.use_cases import planned
 from services.orders.purchases import contract, saga
-from services.orders.purchases.domain import Purchase, choose_payment, require_state, sign
+from services.orders.purchases.domain import Contract, Purchase, choose_payment, require_state, sign
 from services.orders.purchases.queries import view
-from services.orders.purchases.tables import PurchaseRow
+from services.orders.purchases.tables import ContractRow, PurchaseRow
 from shared.contracts.catalog import SeatReserved, SeatTaken
 from shared.contracts.envelope import Message, Problem
 from shared.contracts.errors import FieldError, Refused
@@ -36,21 +36,18 @@ log = structlog.get_logger()
 Move = Callable[[UnitOfWork, Purchase, Message[Any]], bool]
 """Moves one purchase for one message; False when it changed nothing."""
 
-CHANGING: Final = (
-    "state",
-    "reason",
-    "act_by",
+CHANGING: Final = ("state", "reason", "act_by", "signed_at", "method")
+DRAWN: Final = (
     "institution_id",
     "title",
+    "category",
     "price_fen",
     "lessons",
     "offer",
-    "contract",
     "contract_sha256",
     "signer_version",
-    "signed_at",
-    "method",
 )
+"""What is known once the seat is reserved and the contract drawn, and is frozen from then on."""
 MISSING_ZH: Final = {"child": "请先添加孩子信息", "signer": "请先填写合同签订人信息"}
 
 
@@ -91,6 +88,7 @@ async def reserved(work: UnitOfWork, messages: Sequence[Message[SeatReserved]]) 
     purchases = await _purchases_of(work, messages)
     families = await families_of(work.session, {purchase.account_id for purchase in purchases.values()})
     changed: dict[UUID, Purchase] = {}
+    contracts: list[Contract] = []
     for message in messages:
         offer = message.data
         purchase = purchases.get(offer.order_id)
@@ -102,10 +100,11 @@ async def reserved(work: UnitOfWork, messages: Sequence[Message[SeatReserved]]) 
         )
         purchase.institution_id = offer.institution_id
         purchase.title = offer.title
+        purchase.category = offer.category
         purchase.price_fen = offer.price_fen
         purchase.lessons = len(offer.lessons)
         purchase.offer = offer.model_dump(mode="json")
-        purchase.contract = contract.encrypted(work.ring, drawn)
+        contracts.append(Contract(purchase.order_id, contract.encrypted(work.ring, drawn), work.now))
         purchase.contract_sha256 = contract.sha256_of(drawn)
         purchase.signer_version = family.signer.version if family.signer else 0
         saga.enter(work, purchase, "to_sign", message, act_by=offer.expires_at)
@@ -121,7 +120,8 @@ async def reserved(work: UnitOfWork, messages: Sequence[Message[SeatReserved]]) 
             message,
         )
         changed[purchase.order_id] = purchase
-    await work.update(PurchaseRow, changed.values(), *CHANGING)
+    await work.insert(ContractRow, contracts)
+    await work.update(PurchaseRow, changed.values(), *CHANGING, *DRAWN)
 
 
 async def sign_contracts(work: UnitOfWork, messages: Sequence[Message[SignContract]]) -> None:
@@ -145,8 +145,7 @@ async def pay(work: UnitOfWork, messages: Sequence[Message[PayPurchase]]) -> Non
         work.actor(message, "guardian", subject=purchase.account_id)
         chosen = choose_payment(purchase, message.data.method)
         if chosen:
-            assert purchase.offer is not None
-            policy = policy_for(work.region, purchase.offer["category"], shanghai(work.now).date())
+            policy = policy_for(work.region, purchase.category, shanghai(work.now).date())
             counter = message.data.method == "bank_counter"
             seconds = policy.counter_payment_window_seconds if counter else policy.payment_window_seconds
             act_by = work.now + timedelta(seconds=seconds) + saga.GRACE

@@ -153,10 +153,10 @@ def create_purchases() -> None:
         sa.Column("placed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("institution_id", sa.Uuid(), nullable=True),
         sa.Column("title", sa.String(length=100), nullable=False),
+        sa.Column("category", sa.String(length=20), nullable=False),
         sa.Column("price_fen", sa.BigInteger(), nullable=False),
         sa.Column("lessons", sa.Integer(), nullable=False),
         sa.Column("offer", JSONB(), nullable=True),
-        sa.Column("contract", sa.Text(), nullable=False),
         sa.Column("contract_sha256", sa.String(length=64), nullable=False),
         sa.Column("signer_version", sa.Integer(), nullable=False),
         sa.Column("signed_at", sa.DateTime(timezone=True), nullable=True),
@@ -169,6 +169,13 @@ def create_purchases() -> None:
         sa.PrimaryKeyConstraint("order_id", name=op.f("purchases_pkey")),
     )
     op.create_index("purchases_account_id", "purchases", ["account_id"], unique=False)
+    op.create_table(
+        "contracts",
+        sa.Column("order_id", sa.Uuid(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("drawn_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("order_id", name=op.f("contracts_pkey")),
+    )
     op.create_table(
         "lessons",
         sa.Column("order_id", sa.Uuid(), nullable=False),
