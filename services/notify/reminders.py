@@ -105,9 +105,11 @@ def lesson_settled(message: Message[Settled], now: datetime) -> Notice:
     return Notice(event.account_id, LESSON_SETTLED, subject, params, now + LIFETIME, cause_of(message))
 
 
-def order_refunded(message: Message[Refunded], now: datetime) -> Notice:
-    """退费: once for an order, because it goes back in one sum."""
+def order_refunded(message: Message[Refunded], now: datetime) -> Notice | None:
+    """退费: once for an order, because it goes back in one sum. None: nothing was left to go back."""
     event = message.data
+    if event.amount_fen == 0:
+        return None
     params = {"order": _tail(event.order_id), "yuan": yuan(event.amount_fen)}
     return Notice(event.account_id, ORDER_REFUNDED, str(event.order_id), params, now + LIFETIME, cause_of(message))
 
