@@ -60,7 +60,8 @@ async def on_settled(work: UnitOfWork, messages: Sequence[Message[Settled]]) -> 
 @handlers.on(Refunded)
 async def on_refunded(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
     """The rest of an order went back to the guardian."""
-    await use_cases.remind(work, [reminders.order_refunded(message, work.now) for message in messages])
+    found = [reminders.order_refunded(message, work.now) for message in messages]
+    await use_cases.remind(work, [notice for notice in found if notice is not None])
 
 
 @handlers.on(FilingMoved)

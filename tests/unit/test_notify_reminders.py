@@ -120,6 +120,7 @@ def test_a_payout_names_lesson_and_amount() -> None:
 
 def test_a_refund_names_the_amount_and_the_way() -> None:
     notice = reminders.order_refunded(refund(), NOW)
+    assert notice is not None
     assert "退费5,000.00元已由监管银行原路退回" in text_of(notice)
     assert notice.subject == str(ORDER)
 
