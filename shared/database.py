@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -26,6 +27,8 @@ class Database:
             pool_pre_ping=False,  # a dead connection is a passing fault; the road retries it without a ping per batch
             connect_args={
                 "timeout": 10,
+                # Longer than the server's own limit: for the day when the network swallows its answer.
+                "command_timeout": statement_timeout_s + 30,
                 "server_settings": {
                     "jit": "off",
                     "statement_timeout": str(int(statement_timeout_s * 1000)),
@@ -52,7 +55,7 @@ def async_url(url: str) -> str:
 
 def is_passing(error: BaseException) -> bool:
     """True when the same work may succeed later: connection lost, deadlock, serialisation, server away, disk full."""
-    if isinstance(error, (OSError, asyncio.TimeoutError)):
+    if isinstance(error, (OSError, asyncio.TimeoutError, PoolTimeoutError)):
         return True
     if isinstance(error, DBAPIError):
         if isinstance(getattr(error.orig, "__cause__", None), asyncpg.DataError):

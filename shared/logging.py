@@ -10,7 +10,7 @@ def set_up_logging(service: str, *, format_: str = "auto", level: str = "INFO") 
     """Sets up structlog for a process. `format_`: json, console, or auto (console on a terminal)."""
     console = format_ == "console" or (format_ == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(ensure_ascii=False)
+        _console_renderer() if console else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -28,3 +28,8 @@ def set_up_logging(service: str, *, format_: str = "auto", level: str = "INFO") 
     )
     structlog.contextvars.bind_contextvars(service=service)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+
+
+def _console_renderer() -> structlog.dev.ConsoleRenderer:
+    """Colours; tracebacks without local variables, which may hold what must not be read in a log."""
+    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)

@@ -33,7 +33,7 @@ class Settings(ClientSettings):
     instance: str = Field(
         default="",
         max_length=60,
-        description="name of this copy among the copies of the service, if it keeps one over restarts: Kafka then gives "
+        description="name of this copy among its likes, if it keeps one over restarts: Kafka then gives "
         "a process that comes back its partitions at once, where a nameless one waits for the session time-out",
     )
     region: str = Field(default="changzhou", description="region whose policy applies")
@@ -45,6 +45,9 @@ class Settings(ClientSettings):
     log_level: str = Field(default="INFO")
 
     poll_records: int = Field(default=500, ge=1, le=5000, description="most records of one poll = one transaction")
+    poll_every_ms: int = Field(
+        default=20, ge=0, le=5000, description="shortest time between two polls that bring something, in milliseconds"
+    )
     relay_rows: int = Field(default=2000, ge=1, le=20000, description="most outbox rows of one relay round")
     timer_rows: int = Field(default=500, ge=1, le=5000, description="most timers fired in one transaction")
     keep_sent_days: int = Field(default=30, ge=1, description="days that sent outbox and inbox rows are kept")
