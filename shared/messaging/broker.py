@@ -27,6 +27,7 @@ log = structlog.get_logger()
 # FastStream waits once for records and then sleeps once as long when there were none: this is half the idle latency.
 POLL_WAIT_MS: Final = 10
 FETCH_WAIT_MS: Final = 20
+FETCH_MIN_BYTES: Final = 8192
 GRACEFUL_TIMEOUT_S: Final = 30.0
 PRODUCER_STOP_S: Final = 2.0
 MAX_REQUEST_BYTES: Final = 1024 * 1024
@@ -111,7 +112,7 @@ def subscribe(
         max_poll_interval_ms=300_000,
         # A partition that was drained while a fetch is under way waits for that fetch to end: this is its idle latency.
         fetch_max_wait_ms=FETCH_WAIT_MS,
-        fetch_min_bytes=1,
+        fetch_min_bytes=FETCH_MIN_BYTES,
         fetch_max_bytes=16 * 1024 * 1024,
         max_partition_fetch_bytes=2 * 1024 * 1024,
         parser=keep_records,

@@ -23,7 +23,8 @@ SELECT yike_now(), coalesce(array_agg(message_id), '{}') FROM claimed
 _RECLAIM: Final = text("""
 UPDATE inbox SET parked = NULL, body_hash = u.hash
 FROM unnest(CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]), CAST(:letters AS uuid[])) AS u (id, hash, letter)
-WHERE consumer = :consumer AND message_id = u.id AND parked = u.letter RETURNING message_id
+WHERE consumer = :consumer AND message_id = u.id AND message_id = ANY(CAST(:ids AS uuid[])) AND parked = u.letter
+RETURNING message_id
 """)
 
 _KNOWN: Final = text("""
@@ -32,12 +33,12 @@ SELECT message_id, body_hash, reply FROM inbox WHERE consumer = :consumer AND me
 
 _STORE_REPLIES: Final = text("""
 UPDATE inbox SET reply = u.reply FROM unnest(CAST(:ids AS uuid[]), CAST(:replies AS text[])) AS u (id, reply)
-WHERE consumer = :consumer AND message_id = u.id
+WHERE consumer = :consumer AND message_id = u.id AND message_id = ANY(CAST(:ids AS uuid[]))
 """)
 
 _PARK: Final = text("""
 UPDATE inbox SET parked = u.letter FROM unnest(CAST(:ids AS uuid[]), CAST(:letters AS uuid[])) AS u (id, letter)
-WHERE consumer = :consumer AND message_id = u.id
+WHERE consumer = :consumer AND message_id = u.id AND message_id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
