@@ -33,8 +33,8 @@ from shared.messaging.work import UnitOfWork
 
 SCANNED_COURSES: Final = 2_000
 """Most courses one page of a search looks at: whatever is asked, its cost has an end."""
-PAGE_CHARACTERS: Final = 200_000
-"""Most characters of the courses on one page; the road takes bodies of 256 KiB."""
+PAGE_BYTES: Final = 200_000
+"""Most bytes of the courses on one page; the road takes bodies of 256 KiB."""
 MAX_WORDS: Final = 10
 
 
@@ -122,12 +122,12 @@ async def search_courses(work: UnitOfWork, messages: Sequence[Message[SearchCour
 
 
 async def _page(work: UnitOfWork, ask: SearchCourses) -> CoursePage:
-    district = _storable(ask.district).strip()
+    district = ask.district.strip()
     filters = {"district": district, "category": ask.category, "institution_id": ask.institution_id}
     given = {name: value for name, value in filters.items() if value} | ({"after": ask.after} if ask.after else {})
     parameters: dict[str, Any] = given | {
         "now": work.now,
-        "patterns": [_pattern(word) for word in _storable(ask.words).split()[:MAX_WORDS]],
+        "patterns": [_pattern(word) for word in ask.words.split()[:MAX_WORDS]],
         "begun_too": ask.institution_id is not None,
         "wanted": ask.limit + 1,
         "scan": SCANNED_COURSES,
@@ -136,11 +136,11 @@ async def _page(work: UnitOfWork, ask: SearchCourses) -> CoursePage:
     scanned, last, found = (await connection.execute(_search(frozenset(given)), parameters)).one()
     views = await _views(work, set(found))
     shown: list[CourseView] = []
-    characters = 0
+    size = 0
     for course_id in found[: ask.limit]:
         view = views[course_id]
-        characters += len(view.model_dump_json())
-        if shown and characters > PAGE_CHARACTERS:
+        size += len(view.model_dump_json().encode())
+        if shown and size > PAGE_BYTES:
             break
         shown.append(view)
     next_after: UUID | None = None
@@ -149,11 +149,6 @@ async def _page(work: UnitOfWork, ask: SearchCourses) -> CoursePage:
     elif scanned == SCANNED_COURSES:
         next_after = last
     return CoursePage(courses=tuple(shown), next_after=next_after)
-
-
-def _storable(words: str) -> str:
-    """`words` without the one sign that no text of the database can hold."""
-    return words.replace("\x00", " ")
 
 
 def _pattern(word: str) -> str:

@@ -111,7 +111,8 @@ def subscribe(
         heartbeat_interval_ms=settings.session_timeout_ms // 10,
         max_poll_interval_ms=300_000,
         # A partition that was drained while a fetch is under way waits for that fetch to end: this is its idle latency.
-        fetch_max_wait_ms=FETCH_WAIT_MS,
+        # Whoever polls seldom need not ask the broker often either.
+        fetch_max_wait_ms=max(FETCH_WAIT_MS, settings.poll_every_ms),
         fetch_min_bytes=FETCH_MIN_BYTES,
         fetch_max_bytes=16 * 1024 * 1024,
         max_partition_fetch_bytes=2 * 1024 * 1024,

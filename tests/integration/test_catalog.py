@@ -420,12 +420,12 @@ async def test_courses_are_found_by_district_category_institution_and_words(cata
     assert football in await catalog.found(category=Category.SPORTS)
     assert football in await catalog.found()
     assert await catalog.found(district=f" {district} ", words="足球") == [football]
-    assert await catalog.found(district="\x00") == await catalog.found()
+    assert await catalog.harness.refusal(SearchCourses(district="\x00")) == "request_invalid"
 
 
 @pytest.mark.parametrize(
     ("words", "hits"),
-    [("%", 1), ("_", 1), ("100%", 1), ("h_1", 1), ("%入门%", 0), ("\\", 0), ("'; --", 0), ("\x00", 2)],
+    [("%", 1), ("_", 1), ("100%", 1), ("h_1", 1), ("%入门%", 0), ("\\", 0), ("'; --", 0)],
 )
 async def test_the_wildcards_of_the_database_are_plain_signs_in_a_search(
     catalog: Catalog, words: str, hits: int
