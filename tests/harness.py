@@ -1,7 +1,8 @@
 """A pytest plugin: services in this process on the real Kafka and PostgreSQL, and three verbs for messages.
 
-publish (or ask), record, expect: never a sleep. One harness serves the whole session; tests do not disturb each other
-because every id is new. A service with background loops names them in its app module: `BACKGROUND: tuple = (...)`.
+publish (or ask), record, expect: never a sleep. A harness, with databases and topics of its own, serves a module; tests
+do not disturb each other because every id is new. A service with background loops names them in its app module:
+`BACKGROUND: tuple = (...)`.
 """
 
 import asyncio
@@ -290,9 +291,9 @@ def is_problem(reply: Reply, code: str) -> bool:
     return isinstance(reply, Problem) and reply.code == code
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def harness(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Harness]:
-    """The harness of the session, its clock set right again at the end."""
+    """The harness of a module, its clock set right again at the end."""
     made = Harness(servers, tmp_path_factory.mktemp("harness"), f"t{new_id().hex[-8:]}")
     async with made.running():
         try:

@@ -248,6 +248,8 @@ class Consumer:
         crash_point("commit")
         for message in handled:
             metrics.HANDLED.labels(self.service, message.type).inc()
+        for type_, code in work.refusals:
+            metrics.REFUSED.labels(self.service, type_, code).inc()
 
     async def _hand_over(self, work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
         live: list[Message[Any]] = []

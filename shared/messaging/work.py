@@ -17,7 +17,7 @@ from shared.contracts.envelope import CONTRACTS, Command, Data, Event, Message, 
 from shared.contracts.errors import ProblemBody, Refused
 from shared.ids import new_id
 from shared.keys import KeyRing
-from shared.messaging import metrics, sets
+from shared.messaging import sets
 from shared.messaging.trace import child_traceparent, new_traceparent
 
 T = TypeVar("T")
@@ -68,6 +68,8 @@ class UnitOfWork:
     outbox: list[OutboxRow] = field(default_factory=list)
     timers: list[TimerRow] = field(default_factory=list)
     replies: list[tuple[UUID, str]] = field(default_factory=list)
+    refusals: list[tuple[str, str]] = field(default_factory=list)
+    """Message type and code of each refusal; counted once the transaction is committed."""
 
     # --- sets of rows -------------------------------------------------------------------------------------------
 
@@ -166,7 +168,7 @@ class UnitOfWork:
     def refuse(self, message: Message[Any], refused: Refused, *, keep: bool = True) -> None:
         """Answers `message` with a problem."""
         type_ = message.type if message.type in CONTRACTS else "unknown"  # anybody may invent types, no label may be
-        metrics.REFUSED.labels(self.service, type_, refused.code).inc()
+        self.refusals.append((type_, refused.code))
         self.reply(message, Problem(**ProblemBody.of(refused, message.type).model_dump()), keep=keep)
 
     @contextmanager

@@ -274,9 +274,10 @@ class TestSupervisor:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     async def test_in_the_foreground_a_signal_ends_everything(self, tmp_path: Path, number: signal.Signals) -> None:
         script = f"""
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from ops.stack.processes import ProcessSpec, Supervisor
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits that it is ignored
 async def main():
     sleeping = ProcessSpec("sleeping", (sys.executable, "-c", "import time; time.sleep(600)"))
     async with Supervisor(Path({str(tmp_path)!r}), [sleeping]) as supervisor:

@@ -34,6 +34,7 @@ from tests.roadkit import (
     letters_of,
     make_handlers,
     on_other_partitions,
+    partition_of,
     road,
 )
 
@@ -428,12 +429,8 @@ class TestPassingFaults:
         assert len(road.seen(Noted, key=account)) == 50
 
     async def test_two_copies_that_lock_in_opposite_orders_both_get_through(self, road: Road) -> None:
-        first, second = on_other_partitions(2)
-        rows = {first: second, second: first}
+        rows: dict[UUID, UUID] = {}
         met = asyncio.Barrier(2)
-        await road.rows(
-            SERVICE, "INSERT INTO road_accounts SELECT unnest($1::uuid[]), 0 ON CONFLICT DO NOTHING", [first, second]
-        )
         calls = 0
 
         async def lock_the_other(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
@@ -448,11 +445,27 @@ class TestPassingFaults:
         quick: dict[str, Any] = {"session_timeout_ms": 6000}
         async with road.serve(lock_the_other, **quick) as one, road.serve(lock_the_other, **quick) as two:
             await settled(road, one, two)
+            first, second = one_for_each(one, two)
+            rows |= {first: second, second: first}
+            await road.rows(
+                SERVICE, "INSERT INTO road_accounts SELECT unnest($1::uuid[]), 0 ON CONFLICT DO NOTHING", [*rows]
+            )
             await asyncio.gather(road.put(first, 1), road.put(second, 1))
             await road.expect_numbers(first, 1)
             await road.expect_numbers(second, 1)
         assert calls >= 3
         assert letters_of(road, first) + letters_of(road, second) == []
+
+
+def one_for_each(*copies: Service) -> list[UUID]:
+    """An account for each copy, with its commands on a partition that this copy holds."""
+    accounts = on_other_partitions()
+    held = [
+        {tp.partition for tp in copy.subscriber.consumer.assignment() if tp.topic.endswith(COMMANDS)}
+        for copy in copies
+        if copy.subscriber.consumer is not None
+    ]
+    return [next(account for account in accounts if partition_of(account) in mine) for mine in held]
 
 
 async def execute(work: UnitOfWork, sql: str, **parameters: Any) -> Any:
