@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import pydantic_core
-from sqlalchemy import Column, TextClause, text
+from sqlalchemy import Column, TextClause, Uuid, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import SQLModel
@@ -31,12 +31,14 @@ def _array(column: Column[Any]) -> str:
     return f"CAST(:{column.name} AS {column.type.compile(dialect=_DIALECT)}[])"
 
 
-def _indexed(table: Any, name: str) -> str:
+def _indexed(table: Any, names: Sequence[str]) -> str:
     """A condition that a join with unnest implies already, in the words for which the planner always takes the index.
 
     Plans are prepared while a table is small and kept while it grows: a join alone was once planned as a scan of all.
+    An id says enough by itself; another first column (the bank of a number) may have the same value in every row.
     """
-    return f"t.{name} = ANY({_array(table.c[name])})"
+    said = names[:1] if isinstance(table.c[names[0]].type, Uuid) else names
+    return " AND ".join(f"t.{name} = ANY({_array(table.c[name])})" for name in said)
 
 
 def _from_json(value: Any) -> Any:
@@ -94,7 +96,7 @@ def _loading(model: type[SQLModel], into: type[Any], by: tuple[str, ...], lock: 
     else:
         arrays = ", ".join(_array(table.c[name]) for name in by)
         pairs = ", ".join(f"t.{name}" for name in by)
-        where = f"WHERE ({pairs}) IN (SELECT * FROM unnest({arrays})) AND {_indexed(table, by[0])}"
+        where = f"WHERE ({pairs}) IN (SELECT * FROM unnest({arrays})) AND {_indexed(table, by)}"
     order = ", ".join(f"t.{column.name}" for column in table.primary_key.columns)
     statement = text(
         f"SELECT {wanted} FROM {table.name} t {where} ORDER BY {order}" + (" FOR UPDATE OF t" if lock else "")
@@ -169,7 +171,7 @@ def _updating(model: type[SQLModel], names: tuple[str, ...]) -> TextClause:
     same = " AND ".join(f"t.{name} = u.{name}" for name in keys)
     return text(
         f"UPDATE {table.name} t SET {assignments} "
-        f"FROM unnest({arrays}) AS u ({', '.join((*keys, *names))}) WHERE {same} AND {_indexed(table, keys[0])}"
+        f"FROM unnest({arrays}) AS u ({', '.join((*keys, *names))}) WHERE {same} AND {_indexed(table, keys)}"
     )
 
 
