@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -61,8 +61,12 @@ FROM (SELECT created_at FROM outbox WHERE sent_at IS NULL ORDER BY seq LIMIT 1) 
 _NOTIFY: Final = text(f"NOTIFY {CHANNEL}")
 
 Place = tuple[str, int]
-"""Topic and partition; `NOWHERE` where the topic, or the partition a row asks for, is not known (yet)."""
+"""Topic and partition; `NOWHERE` where the topic of a row that is placed by its key is not known (yet)."""
 NOWHERE: Final = -1
+
+
+class _NotThereError(Exception):
+    """The topic or the partition does not exist: its rows wait, and the producer is none the worse for it."""
 
 
 @dataclass(slots=True)
@@ -70,7 +74,7 @@ class _UnderWay:
     """What one leadership has begun. `after` is where the next round begins to look: not 0 only while a whole window
     of rows has to be passed over, and 0 again as soon as one of `passed_over` is free."""
 
-    sends: dict[Place, asyncio.Task[None]] = field(default_factory=dict)
+    sends: dict[Place, asyncio.Task[bool]] = field(default_factory=dict)
     acknowledged: list[int] = field(default_factory=list)
     passed_over: set[Place] = field(default_factory=set)
     after: int = 0
@@ -187,9 +191,11 @@ class Relay:
         by_place: dict[Place, list[Any]] = {}
         for row in rows:
             by_place.setdefault(self._place(producer, row), []).append(row)
-        begun: list[asyncio.Task[None]] = []
+        begun: list[asyncio.Task[bool]] = []
         for place, part in by_place.items():
-            if self._is_busy(place, way):
+            # What was passed over stays so until the rows are looked at from the first again, even if free by now or
+            # its topic known: later rows must not go before earlier ones.
+            if {place, (place[0], NOWHERE)} & way.passed_over or self._is_busy(place, way):
                 way.passed_over.add(place)
             else:
                 way.sends[place] = asyncio.create_task(self._publish(producer, place, part, way.acknowledged))
@@ -226,11 +232,11 @@ class Relay:
             error = send.exception()
             if error is None:
                 self._rests.pop(place, None)
-                if place[1] == NOWHERE:
-                    self._woken.set()  # its rows can go now
+                if not send.result():
+                    self._woken.set()  # it was looked up only: its rows can go now
                 continue
             self._rest(place, error)
-            if place[1] != NOWHERE:
+            if not isinstance(error, _NotThereError):
                 failures.append(error)
         if failures:
             raise failures[0]
@@ -260,29 +266,32 @@ class Relay:
     def _place(self, producer: AIOKafkaProducer, row: Any) -> Place:
         """Topic and partition of a row: as asked for, else by the key's murmur2, as every Kafka client counts it."""
         topic = self.settings.namespace + row.topic
-        known = producer.client.cluster.partitions_for_topic(topic)
-        if not known or (row.partition is not None and row.partition not in known):
-            return topic, NOWHERE
         if row.partition is not None:
             return topic, row.partition
+        known = producer.client.cluster.partitions_for_topic(topic)
+        if not known:
+            return topic, NOWHERE
         return topic, (murmur2(row.key.encode()) & 0x7FFFFFFF) % len(known)
 
     async def _publish(
         self, producer: AIOKafkaProducer, place: Place, rows: Sequence[Any], acknowledged: list[int]
-    ) -> None:
+    ) -> bool:
         """Publishes the rows of one partition in order, batch after batch, and notes each that is acknowledged.
 
-        For rows that lead nowhere it only asks for the topic: the next round finds their partitions.
+        False: topic or partition was not known and has only been looked up; the next round publishes. Raises
+        _NotThereError when it is not there.
         """
         topic, partition = place
-        if partition == NOWHERE:
-            async with asyncio.timeout(
-                LOOK_UP_TIMEOUT_S
-            ):  # the producer would ask for a missing topic 20 times a second
-                known = await producer.partitions_for(topic)
-            if not all(row.partition is None or row.partition in known for row in rows):
-                raise UnknownTopicOrPartitionError(f"{topic} has only the partitions {sorted(known)}")
-            return
+        if partition not in (producer.client.cluster.partitions_for_topic(topic) or ()):
+            try:
+                # The producer would ask for a missing topic 20 times a second.
+                async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
+                    known = await producer.partitions_for(topic)
+            except (KafkaError, TimeoutError) as error:
+                raise _NotThereError(f"{topic}: {error!r}") from error
+            if partition != NOWHERE and partition not in known:
+                raise _NotThereError(f"{topic} has only the partitions {sorted(known)}")
+            return False
         position = 0
         now_ms = int(time.time() * 1000)
         while position < len(rows):
@@ -299,6 +308,7 @@ class Relay:
             delivered = await producer.send_batch(batch, topic, partition=partition)
             await delivered
             acknowledged += packed
+        return True
 
 
 def _headers(row: Any) -> list[tuple[str, bytes]]:
