@@ -31,6 +31,10 @@ class Database:
                 "command_timeout": statement_timeout_s + 30,
                 "server_settings": {
                     "jit": "off",
+                    "plan_cache_mode": "force_generic_plan",
+                    "enable_seqscan": "off",
+                    "enable_hashjoin": "off",
+                    "enable_mergejoin": "off",
                     "statement_timeout": str(int(statement_timeout_s * 1000)),
                     "lock_timeout": "20000",
                     "idle_in_transaction_session_timeout": "60000",

@@ -10,11 +10,10 @@ from sqlalchemy import CursorResult, text
 from shared.contracts import topics
 from shared.contracts.envelope import CONTRACTS, encode
 from shared.database import Database, is_passing
-from shared.messaging import metrics
-from shared.messaging.outbox import write_outbox
+from shared.messaging import metrics, outbox, sets
+from shared.messaging.outbox import OutboxRow
 from shared.messaging.relay import Relay
 from shared.messaging.trace import child_traceparent
-from shared.messaging.work import OutboxRow
 from shared.settings import Settings
 
 log = structlog.get_logger()
@@ -72,7 +71,7 @@ class Timers:
         async with self.database.session() as session, session.begin():
             rows = (await (await session.connection()).execute(_DUE, {"rows": self.settings.timer_rows})).all()
             rows = sorted(rows, key=lambda row: row.due_at)
-            outbox: list[OutboxRow] = []
+            messages: list[OutboxRow] = []
             for row in rows:
                 # Neither this service's version nor the data of a timer is judged here: one that nobody knows any more
                 # must not hold up the others. It is sent, and parked by whoever cannot handle it.
@@ -93,7 +92,7 @@ class Timers:
                         "data": pydantic_core.from_json(row.data),
                     }
                 )
-                outbox.append(
+                messages.append(
                     OutboxRow(
                         id=row.id,
                         topic=contract.TOPIC if contract else topics.commands(self.service),
@@ -104,10 +103,9 @@ class Timers:
                         replyto="",
                         traceparent=trace,
                         body=body,
-                        created_at=row.now,
                     )
                 )
-            await write_outbox(session, outbox)
+            await sets.write(session, outbox.messages(messages))
         if rows:
             metrics.TIMERS_FIRED.labels(self.service).inc(len(rows))
             self.relay.wake()

@@ -180,13 +180,13 @@ async def no_hook(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
 async def write(work: UnitOfWork, messages: Sequence[Message[Any]]) -> dict[UUID, Account]:
     """One entry for each message, and the sums."""
     ids = {message.data.account_id for message in messages}
-    await work.insert(AccountRow, [Account(id_, 0) for id_ in sorted(ids)], ignore_existing=True)
+    work.insert(AccountRow, [Account(id_, 0) for id_ in sorted(ids)], ignore_existing=True)
     accounts = await work.load(AccountRow, Account, ids)
     for message in messages:
         accounts[message.data.account_id].total += message.data.number
     entries = [Entry(m.data.account_id, m.data.number, m.type, m.traceparent) for m in messages]
-    await work.insert(EntryRow, entries)
-    await work.update(AccountRow, accounts.values(), "total")
+    work.insert(EntryRow, entries)
+    work.update(AccountRow, accounts.values(), "total")
     return accounts
 
 

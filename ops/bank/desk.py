@@ -18,10 +18,9 @@ from shared.contracts.bank import InstructionKind, Result
 from shared.contracts.envelope import encode
 from shared.database import Database
 from shared.ids import new_id
-from shared.messaging import sets
-from shared.messaging.outbox import write_outbox
+from shared.messaging import outbox, sets
+from shared.messaging.outbox import OutboxRow
 from shared.messaging.trace import new_traceparent
-from shared.messaging.work import OutboxRow
 
 MOST_ENTRIES: Final = 1000
 """Most entries of one statement; the next page begins `after` the last."""
@@ -170,15 +169,18 @@ async def _take_in(
     session: AsyncSession, bank: str, account: str, amount_fen: int, number: str, order_id: UUID | None
 ) -> Result:
     moment, key = await now(session), (bank, account)
-    await sets.insert(session, AccountRow, [Account(bank, account)], ignore_existing=True)
+    await sets.write(session, sets.insert(AccountRow, [Account(bank, account)], ignore_existing=True))
     held = (await sets.load(session, AccountRow, Account, [key]))[key]
     known = await sets.load_all(session, EntryRow, Entry, [(bank, number)], by=("bank", "number"), lock=False)
     entry = money_in(bank, account, number, amount_fen, moment, step=len(known), order_id=order_id)
     held.balance_fen += amount_fen
-    await sets.insert(session, EntryRow, [entry])
-    await sets.update(session, AccountRow, [held], "balance_fen")
     result = told(entry)
-    await write_outbox(session, [_spoken(result, moment)])
+    await sets.write(
+        session,
+        sets.insert(EntryRow, [entry]),
+        sets.update(AccountRow, [held], "balance_fen"),
+        outbox.messages([_spoken(result, moment)]),
+    )
     return result
 
 
@@ -200,7 +202,7 @@ def _spoken(result: Result, moment: datetime) -> OutboxRow:
             "data": result,
         }
     )
-    return OutboxRow(message_id, result.TOPIC, key, None, result.TYPE, message_id, "", traceparent, body, moment)
+    return OutboxRow(message_id, result.TOPIC, key, None, result.TYPE, message_id, "", traceparent, body)
 
 
 @asynccontextmanager

@@ -38,7 +38,7 @@ async def on_instruct(work: UnitOfWork, messages: Sequence[Message[Instruct]]) -
         if behaviour is not None and behaviour.times_left is not None:
             used[behaviour.id] = behaviour
         _say(work, message, one.bank, one.number, book.instruct(one, behaviour, work.now))
-    await work.update(BehaviourRow, used.values(), "times_left")
+    work.update(BehaviourRow, used.values(), "times_left")
     await _write(work, book)
 
 
@@ -56,7 +56,7 @@ async def on_act_later(work: UnitOfWork, messages: Sequence[Message[ActLater]]) 
 
 
 async def _behaviours(work: UnitOfWork) -> list[Behaviour]:
-    rows = await (await work.session.connection()).execute(_ACTIVE)
+    rows = await (await work.connection()).execute(_ACTIVE)
     return [Behaviour(*row) for row in rows]
 
 
@@ -69,7 +69,7 @@ async def _open(
     """
     found = await work.load(AccountRow, Account, accounts)
     if missing := [Account(*key) for key in sorted(set(accounts) - found.keys())]:
-        await work.insert(AccountRow, missing, ignore_existing=True)
+        work.insert(AccountRow, missing, ignore_existing=True)
         found = await work.load(AccountRow, Account, accounts)
     entries = await work.load_all(EntryRow, Entry, numbers, by=("bank", "number"), lock=False)
     refunds = await work.load_all(EntryRow, Entry, collected, by=("bank", "refund_of"), lock=False)
@@ -77,8 +77,8 @@ async def _open(
 
 
 async def _write(work: UnitOfWork, book: Book) -> None:
-    await work.insert(EntryRow, book.written)
-    await work.update(AccountRow, book.changed, "balance_fen")
+    work.insert(EntryRow, book.written)
+    work.update(AccountRow, book.changed, "balance_fen")
 
 
 def _say(work: UnitOfWork, message: Message[Any], bank: str, number: str, said: Said) -> None:

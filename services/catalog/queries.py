@@ -132,7 +132,7 @@ async def _page(work: UnitOfWork, ask: SearchCourses) -> CoursePage:
         "wanted": ask.limit + 1,
         "scan": SCANNED_COURSES,
     }
-    connection = await work.session.connection()
+    connection = await work.connection()
     scanned, last, found = (await connection.execute(_search(frozenset(given)), parameters)).one()
     views = await _views(work, set(found))
     shown: list[CourseView] = []

@@ -64,9 +64,9 @@ async def register_institution(work: UnitOfWork, message: Message[RegisterInstit
         refuse_other_registration(known, first, ask)
         work.reply(message, institution_view(known))
         return
-    if not await work.insert(InstitutionRow, [institution], ignore_existing=True):
+    if not await work.insert_new(InstitutionRow, institution):
         raise Refused("institution_exists")  # another copy of this service was faster
-    await work.insert(InstitutionChangeRow, [change])
+    work.insert(InstitutionChangeRow, [change])
     _announce(work, institution, message)
 
 
@@ -90,8 +90,8 @@ async def update_disclosure(work: UnitOfWork, message: Message[UpdateDisclosure]
     change = disclose(institution, message.data.disclosure, message.data.reason, actor.subject, work.now)
     if change is not None:
         changed = ("disclosure", "account", "licensed_from", "licensed_until", "changes")
-        await work.update(InstitutionRow, [institution], *changed)
-        await work.insert(InstitutionChangeRow, [change])
+        work.update(InstitutionRow, [institution], *changed)
+        work.insert(InstitutionChangeRow, [change])
     work.reply(message, institution_view(institution))
 
 
@@ -103,8 +103,8 @@ async def set_institution_state(work: UnitOfWork, message: Message[SetInstitutio
     if change is None:
         work.reply(message, institution_view(institution))
         return
-    await work.update(InstitutionRow, [institution], "state", "state_reason", "state_since", "changes")
-    await work.insert(InstitutionChangeRow, [change])
+    work.update(InstitutionRow, [institution], "state", "state_reason", "state_since", "changes")
+    work.insert(InstitutionChangeRow, [change])
     _announce(work, institution, message)
 
 
@@ -145,7 +145,7 @@ async def publish_course(work: UnitOfWork, message: Message[PublishCourse]) -> N
         work.reply(message, course_view(known, seller.name))
         return
     course = publish(ask, seller, work.now)
-    if not await work.insert(CourseRow, [course], ignore_existing=True):
+    if not await work.insert_new(CourseRow, course):
         raise Refused("course_exists")  # another copy of this service was faster
     event = CoursePublished(course_id=course.course_id, institution_id=seller.institution_id, title=course.title)
     work.send(event, message)
@@ -292,6 +292,6 @@ def _courses_of(reservations: Collection[Reservation]) -> set[UUID]:
 
 async def _save(work: UnitOfWork, book: SeatBook) -> None:
     changes = ("state", "expires_at", "reason", "changed_at")
-    await work.insert(ReservationRow, list(book.made.values()))
-    await work.update(ReservationRow, book.changed.values(), *changes)
-    await work.update(CourseRow, book.counted.values(), "reserved", "taken")
+    work.insert(ReservationRow, list(book.made.values()))
+    work.update(ReservationRow, book.changed.values(), *changes)
+    work.update(CourseRow, book.counted.values(), "reserved", "taken")

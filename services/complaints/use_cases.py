@@ -46,7 +46,7 @@ class Content(BaseModel):
 async def remember_orders(work: UnitOfWork, messages: Sequence[Message[PurchaseEnrolled]]) -> None:
     """Keeps whose orders they are; told again, nothing changes."""
     orders = {m.data.order_id: Order(m.data.order_id, m.data.account_id) for m in messages}
-    await work.insert(OrderRow, [orders[key] for key in sorted(orders)], ignore_existing=True)
+    work.insert(OrderRow, [orders[key] for key in sorted(orders)], ignore_existing=True)
 
 
 async def file(work: UnitOfWork, message: Message[FileComplaint]) -> None:
@@ -83,8 +83,8 @@ async def file(work: UnitOfWork, message: Message[FileComplaint]) -> None:
         act_by=None,
     )
     step = start(filing, _clocks(work, filing), work.now)
-    await work.insert(FilingRow, [filing])
-    await work.insert(StepRow, [step])
+    work.insert(FilingRow, [filing])
+    work.insert(StepRow, [step])
     if filing.order_id:
         work.send(SuspendReleases(order_id=filing.order_id, complaint_id=filing.filing_id), message)
     _tell(work, filing, message)
@@ -147,8 +147,8 @@ async def _existing(work: UnitOfWork, filing_id: UUID) -> Filing:
 
 
 async def _save(work: UnitOfWork, filing: Filing, step: Step) -> None:
-    await work.update(FilingRow, [filing], *CHANGING)
-    await work.insert(StepRow, [step])
+    work.update(FilingRow, [filing], *CHANGING)
+    work.insert(StepRow, [step])
 
 
 def _tell(work: UnitOfWork, filing: Filing, cause: Message[Any], *, overdue: bool = False) -> None:

@@ -268,19 +268,19 @@ class _Booking:
 
     async def write(self) -> None:
         """Raw results first, then what they booked."""
-        await self.work.insert(BankResultRow, self.raw)
+        self.work.insert(BankResultRow, self.raw)
         await self._write_suspense()
         if self.accounts:
             await ledger.post(self.work, self.transfers, self.accounts)
         changed = [self.instructions[key] for key in sorted(self.instructions)]
-        await self.work.update(InstructionRow, changed, *INSTRUCTION_CHANGES)
+        self.work.update(InstructionRow, changed, *INSTRUCTION_CHANGES)
 
     async def _write_suspense(self) -> None:
         if not self.suspense:
             return
         there = await self.work.load(SuspenseRow, Suspense, list(self.causes), lock=False)
         new = [row for row in self.suspense if row.receipt_id not in there]
-        await self.work.insert(SuspenseRow, new, ignore_existing=True)
+        self.work.insert(SuspenseRow, new, ignore_existing=True)
         for row in new:
             booked = SuspenseBooked(
                 receipt_id=row.receipt_id,

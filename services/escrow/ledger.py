@@ -38,5 +38,5 @@ async def post(work: UnitOfWork, transfers: Sequence[Transfer], accounts: Mappin
     The database refuses what the rules must never let through: a second transfer of one cause (primary key), an
     overdraft or an account out of balance (CHECK). Such a batch fails as a whole and its messages are tried alone.
     """
-    await work.insert(TransferRow, transfers)
-    await work.update(AccountRow, [accounts[key] for key in sorted(accounts)], *_CHANGING)
+    work.insert(TransferRow, transfers)
+    work.update(AccountRow, [accounts[key] for key in sorted(accounts)], *_CHANGING)

@@ -81,8 +81,8 @@ async def collect(work: UnitOfWork, messages: Sequence[Message[CollectPayment]])
             existing[ask.order_id] = account
             accounts.append(account)
             instructions.append(instruction)
-    await work.insert(AccountRow, accounts)
-    await work.insert(InstructionRow, instructions)
+    work.insert(AccountRow, accounts)
+    work.insert(InstructionRow, instructions)
 
 
 def _refuse_other_terms(known: Account, ask: CollectPayment) -> None:
@@ -117,7 +117,7 @@ async def release_lessons(work: UnitOfWork, messages: Sequence[Message[ReleaseLe
                 changed[order_id] = account
             known[instruction.key] = instruction
             new.append(instruction)
-    await work.insert(InstructionRow, new)
+    work.insert(InstructionRow, new)
     if changed:
         await ledger.post(work, transfers, changed)
 
@@ -140,7 +140,7 @@ async def suspend(work: UnitOfWork, message: Message[SuspendReleases]) -> None:
     account, known = await _account_and_suspension(work, message.data)
     if known is not None:
         return
-    await work.insert(SuspensionRow, [_suspension(work, message.data, ended=False)])
+    work.insert(SuspensionRow, [_suspension(work, message.data, ended=False)])
     account.suspensions += 1
     await ledger.post(work, [], {account.order_id: account})
 
@@ -152,9 +152,9 @@ async def resume(work: UnitOfWork, message: Message[ResumeReleases]) -> None:
         return
     row = _suspension(work, message.data, ended=True)
     if known is None:  # closed before it was heard of: remembered, so that a late suspension does not stand for ever
-        await work.insert(SuspensionRow, [row])
+        work.insert(SuspensionRow, [row])
         return
-    await work.update(SuspensionRow, [row], "ended", "changed_at")
+    work.update(SuspensionRow, [row], "ended", "changed_at")
     account.suspensions -= 1
     transfers: list[Transfer] = []
     if account.suspensions == 0 and account.state == "held":
@@ -163,7 +163,7 @@ async def resume(work: UnitOfWork, message: Message[ResumeReleases]) -> None:
         for instruction in waiting:
             transfers.append(start_payout(account, instruction, work.now))
             _announce_release(work, account, instruction, message)
-        await work.update(InstructionRow, waiting, *INSTRUCTION_CHANGES)
+        work.update(InstructionRow, waiting, *INSTRUCTION_CHANGES)
     await ledger.post(work, transfers, {account.order_id: account})
 
 
@@ -196,8 +196,8 @@ async def _send_back(work: UnitOfWork, message: Message[Any], order_id: UUID, re
         one.state, one.changed_at = "dropped", work.now  # its fee goes back to the guardian with the rest
     transfer = start_refund(account, instruction, work.now)
     instruct(work, account, instruction, message)
-    await work.insert(InstructionRow, [instruction])
-    await work.update(InstructionRow, waiting, "state", "changed_at")
+    work.insert(InstructionRow, [instruction])
+    work.update(InstructionRow, waiting, "state", "changed_at")
     await ledger.post(work, [transfer], {order_id: account})
 
 
@@ -247,4 +247,4 @@ async def instruction_deadlines(work: UnitOfWork, messages: Sequence[Message[Ins
         if instruction is not None and account is not None and ask_again(instruction, work.now):
             instruct(work, account, instruction, message)
             changed[instruction.key] = instruction
-    await work.update(InstructionRow, [changed[key] for key in sorted(changed)], *INSTRUCTION_CHANGES)
+    work.update(InstructionRow, [changed[key] for key in sorted(changed)], *INSTRUCTION_CHANGES)

@@ -106,9 +106,9 @@ async def send_codes(work: UnitOfWork, messages: Sequence[Message[SendCode]]) ->
             elif not same_secret(challenge.phone_hash, one.phone_hash):
                 raise Refused("idempotency_conflict", "该验证编号已用于另一手机号码")
             work.reply(one.message, _answer(challenge))
-    await work.insert(ChallengeRow, challenges)
-    await work.insert(CodeSendRow, sends)
-    await work.insert(SmsRow, queue)
+    work.insert(ChallengeRow, challenges)
+    work.insert(CodeSendRow, sends)
+    work.insert(SmsRow, queue)
 
 
 async def check_codes(work: UnitOfWork, messages: Sequence[Message[CheckCode]]) -> None:
@@ -135,7 +135,7 @@ async def check_codes(work: UnitOfWork, messages: Sequence[Message[CheckCode]]) 
                 raise Refused("code_wrong")
             proof = _proof(work, challenge_id, decrypt_at_rest(work.ring, phone))
             work.reply(message, CodeChecked(challenge_id=challenge_id, proof=proof))
-    await work.update(ChallengeRow, tried.values(), "state", "tries", "phone")
+    work.update(ChallengeRow, tried.values(), "state", "tries", "phone")
 
 
 def _read(ring: KeyRing, message: Message[SendCode]) -> Asked:
@@ -169,14 +169,14 @@ async def _lock(work: UnitOfWork, asked: Sequence[Asked]) -> None:
     hashes = {key for one in asked for key in one.counted}
     hashes |= {keyed_hash(work.ring, f"challenge {one.message.data.challenge_id}") for one in asked}
     keys = sorted({int.from_bytes(key[:8], signed=True) for key in hashes})
-    await (await work.session.connection()).execute(_LOCK, {"keys": keys})
+    await (await work.connection()).execute(_LOCK, {"keys": keys})
 
 
 async def _recent_sends(work: UnitOfWork, keys: Iterable[bytes]) -> dict[bytes, list[datetime]]:
     """The sends of the last day for each key: at most as many as a day allows."""
     recent: dict[bytes, list[datetime]] = {key: [] for key in keys}
     parameters = {"key_hashes": list(recent), "since": work.now - DAY}
-    for row in await (await work.session.connection()).execute(_RECENT, parameters):
+    for row in await (await work.connection()).execute(_RECENT, parameters):
         recent[bytes(row.key_hash)].append(row.sent_at)
     return recent
 

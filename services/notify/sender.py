@@ -34,7 +34,6 @@ from shared.contracts.notify import SmsSent
 from shared.database import Database, is_passing
 from shared.ids import new_id
 from shared.keys import KeyRing
-from shared.messaging import outbox
 from shared.messaging.work import UnitOfWork
 from shared.sealing import AtRestError, decrypt_at_rest
 from shared.service import Service
@@ -204,7 +203,8 @@ class Sender:
                 except (AtRestError, KeyError) as error:
                     log.error("SMS cannot be written", sms=str(sms.id), purpose=sms.purpose, error=repr(error))
                     domain.end(sms, SmsState.FAILED, "unwritable", now)
-            await work.update(SmsRow, rows.values(), *SMS_CHANGES)
+            work.update(SmsRow, rows.values(), *SMS_CHANGES)
+            await work.write()
         for sms in rows.values():
             _count(sms)
         return Claimed(claim_id, since, len(rows), tuple(taken))
@@ -247,8 +247,8 @@ class Sender:
             ours = [sms for sms in rows.values() if sms.claim == claim_id]
             for sms in ours:
                 self._settle(work, sms, outcomes[sms.id])
-            await work.update(SmsRow, ours, *SMS_CHANGES)
-            await outbox.flush(work)
+            work.update(SmsRow, ours, *SMS_CHANGES)
+            await work.flush()
         for sms in ours:
             _count(sms)
         if work.outbox:
@@ -307,7 +307,8 @@ class Sender:
             rows = await work.load(SmsRow, Sms, [row.id for row in stale])
             for sms in rows.values():
                 sms.claim, sms.claimed_at = claim_id, stale[0].real_now
-            await work.update(SmsRow, rows.values(), "claim", "claimed_at")
+            work.update(SmsRow, rows.values(), "claim", "claimed_at")
+            await work.write()
         log.warning("SMS were left in sending", count=len(rows))
         await self._mark_surely(claim_id, {sms_id: await self._look_up(sms_id) for sms_id in rows})
         return len(rows)

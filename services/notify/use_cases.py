@@ -81,7 +81,7 @@ async def set_contacts(work: UnitOfWork, messages: Sequence[Message[SetContact]]
     if not told:
         return
     accounts = list(told)
-    connection = await work.session.connection()
+    connection = await work.connection()
     parameters = {
         "account_id": accounts,
         "phone": [told[account][0] for account in accounts],
@@ -104,7 +104,7 @@ async def remind(work: UnitOfWork, notices: Sequence[Notice]) -> None:
         return
     phones = await phones_of(work, {notice.account_id for notice in notices})
     rows = [notice_sms(new_id(), notice, phones[notice.account_id], work.now) for notice in notices]
-    await work.insert(SmsRow, rows, ignore_existing=True)
+    work.insert(SmsRow, rows, ignore_existing=True)
 
 
 async def phones_of(work: UnitOfWork, accounts: Iterable[UUID]) -> dict[UUID, str | None]:
@@ -118,7 +118,7 @@ async def phones_of(work: UnitOfWork, accounts: Iterable[UUID]) -> dict[UUID, st
     waiting = [account for account in wanted if phones.get(account) is None]
     if waiting:
         parameters = {"account_id": waiting, "now": work.now}
-        rows = await (await work.session.connection()).execute(_KNOWN_OR_WAITING, parameters)
+        rows = await (await work.connection()).execute(_KNOWN_OR_WAITING, parameters)
         phones.update((row.account_id, row.phone) for row in rows)
     return phones
 
@@ -133,4 +133,4 @@ async def drop_answered(
         "purpose": LESSON_WAITING,
         "now": work.now,
     }
-    await (await work.session.connection()).execute(_DROP, parameters)
+    await (await work.connection()).execute(_DROP, parameters)

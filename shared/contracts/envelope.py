@@ -124,12 +124,15 @@ class Message(BaseModel, Generic[D_co]):
         return f"{self.type} {self.id}"
 
 
+_canonical: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
 def content_hash(type_: str, data: object) -> bytes:
     """16 bytes that two messages share if and only if they ask the same: over type and data, whatever the field order.
 
     Envelope attributes stay out, so a gateway may retry with a fresh token, time or trace.
     """
-    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    canonical = _canonical(data)
     return hashlib.blake2b(f"{type_}\n{canonical}".encode(errors="surrogatepass"), digest_size=16).digest()
 
 

@@ -26,8 +26,9 @@ log = structlog.get_logger()
 
 # FastStream waits once for records and then sleeps once as long when there were none: this is half the idle latency.
 POLL_WAIT_MS: Final = 10
-FETCH_WAIT_MS: Final = 20
-FETCH_MIN_BYTES: Final = 8192
+FETCH_WAIT_MS: Final = 300
+"""A fetch ends with the first record. One that brings none is what an idle service costs the broker, and what a
+partition drained meanwhile waits for (aiokafka has one fetch under way for all of a broker's partitions)."""
 GRACEFUL_TIMEOUT_S: Final = 30.0
 PRODUCER_STOP_S: Final = 2.0
 MAX_REQUEST_BYTES: Final = 1024 * 1024
@@ -110,10 +111,8 @@ def subscribe(
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=settings.session_timeout_ms // 10,
         max_poll_interval_ms=300_000,
-        # A partition that was drained while a fetch is under way waits for that fetch to end: this is its idle latency.
-        # Whoever polls seldom need not ask the broker often either.
-        fetch_max_wait_ms=max(FETCH_WAIT_MS, settings.poll_every_ms),
-        fetch_min_bytes=FETCH_MIN_BYTES,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+        fetch_min_bytes=1,  # a fetch that waited for more cost more latency than it saved work
         fetch_max_bytes=16 * 1024 * 1024,
         max_partition_fetch_bytes=2 * 1024 * 1024,
         parser=keep_records,

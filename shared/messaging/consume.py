@@ -10,6 +10,7 @@ transaction, and the one that can never succeed is parked in the transaction tha
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +27,7 @@ from shared.contracts.errors import FieldError, Refused
 from shared.database import Database, is_passing
 from shared.ids import derived_id, new_id
 from shared.keys import KeyRing
-from shared.messaging import inbox, metrics, outbox
+from shared.messaging import inbox, metrics
 from shared.messaging.crash import crash_point
 from shared.messaging.dead_letter import MAX_LETTER_BYTES, REPLAY_HEADER, dead_letter
 from shared.messaging.handlers import Handlers, in_groups, words
@@ -89,25 +90,22 @@ class Consumer:
 
     def decode(self, record: "ConsumerRecord[Any, Any]") -> Item | None:
         """The record as an item; None for a message on a topic of others that this service does not listen to."""
-        # With its time: a broker that lost its log counts offsets from the beginning again.
-        place = ("record", record.topic, record.partition, record.offset, record.timestamp)
-        unreadable = inbox.Claim(derived_id(*place), b"")
         try:
-            return self._decode(record, unreadable)
+            return self._decode(record)
         except Exception as error:  # a validator with a bug must not stop the partition
-            return Item(record, unreadable, None, Poison("bad_envelope", repr(error)))
+            return _unreadable(record, "bad_envelope", repr(error))
 
-    def _decode(self, record: "ConsumerRecord[Any, Any]", unreadable: inbox.Claim) -> Item | None:
+    def _decode(self, record: "ConsumerRecord[Any, Any]") -> Item | None:
         body: bytes = record.value or b""
         if len(body) > topics.MAX_MESSAGE_BYTES:
             detail = f"body of {len(body)} bytes is over the limit of {topics.MAX_MESSAGE_BYTES}"
-            return Item(record, unreadable, None, Poison("too_large", detail))
+            return _unreadable(record, "too_large", detail)
         try:
             envelope = pydantic_core.from_json(body, allow_inf_nan=False)
             if not isinstance(envelope, dict):
                 raise ValueError("the body is not a JSON object")
         except ValueError as error:
-            return Item(record, unreadable, None, Poison("bad_json", str(error)))
+            return _unreadable(record, "bad_json", str(error))
 
         type_ = envelope.get("type")
         entry = self.handlers.entries.get(type_) if isinstance(type_, str) else None
@@ -116,7 +114,7 @@ class Consumer:
         if NUL in body:
             without = pydantic_core.from_json(body.replace(NUL, rb"\ufffd"))
             fault = FieldError(field="", message="U+0000 is no text", code="nul_character")
-            return self._invalid(record, unreadable, without, [fault])
+            return self._invalid(record, without, [fault])
         data = envelope.get("data")
         try:
             message: Message[Any] = (
@@ -127,7 +125,7 @@ class Consumer:
                 FieldError(field=".".join(map(str, fault["loc"]))[:200], message=fault["msg"][:300], code=fault["type"])
                 for fault in error.errors(include_url=False, include_input=False)
             ]
-            return self._invalid(record, unreadable, envelope, faults)
+            return self._invalid(record, envelope, faults)
         claim = inbox.Claim(message.dedup_id, content_hash(message.type, data), _replay_of(record))
         poison: Poison | None = None
         if entry is None:
@@ -145,7 +143,6 @@ class Consumer:
     def _invalid(
         self,
         record: "ConsumerRecord[Any, Any]",
-        unreadable: inbox.Claim,
         envelope: dict[str, Any],
         faults: Sequence[FieldError],
     ) -> Item:
@@ -154,7 +151,7 @@ class Consumer:
         try:
             bare: Message[Any] = Message[Any].model_validate(envelope | {"data": {}})
         except ValidationError:
-            return Item(record, unreadable, None, Poison("bad_envelope", detail))
+            return _unreadable(record, "bad_envelope", detail)
         claim = inbox.Claim(bare.dedup_id, content_hash(bare.type, envelope.get("data")), _replay_of(record))
         refused = Refused("request_invalid", errors=faults[:50])
         return Item(record, claim, bare, Poison("bad_data", detail, refused))
@@ -239,15 +236,14 @@ class Consumer:
             for item in repeats:
                 here = inbox.Known(first[item.claim.id].claim.hash, given.get(item.claim.id))
                 self._answer_again(work, item, claimed.known.get(item.claim.id, here))
-            await outbox.flush(work)
-            await inbox.store_replies(session, self.service, work.replies)
-            await inbox.mark_parked(session, self.service, {k: v for k, v in letters.items() if v is not None})
+            parked = {id_: letter for id_, letter in letters.items() if letter is not None}
+            await work.flush(inbox.notes(self.service, work.replies, parked))
             clock = self._stage("outbox", clock)
             crash_point("outbox")
         self._stage("commit", clock)
         crash_point("commit")
-        for message in handled:
-            metrics.HANDLED.labels(self.service, message.type).inc()
+        for type_, count in Counter(message.type for message in handled).items():
+            metrics.HANDLED.labels(self.service, type_).inc(count)
         for type_, code in work.refusals:
             metrics.REFUSED.labels(self.service, type_, code).inc()
 
@@ -305,6 +301,13 @@ class Consumer:
         now = time.perf_counter()
         metrics.STAGE_SECONDS.labels(self.service, stage).observe(now - since)
         return now
+
+
+def _unreadable(record: "ConsumerRecord[Any, Any]", reason: str, detail: str) -> Item:
+    """A record without a message: the inbox knows it by its place."""
+    # With its time: a broker that lost its log counts offsets from the beginning again.
+    place = ("record", record.topic, record.partition, record.offset, record.timestamp)
+    return Item(record, inbox.Claim(derived_id(*place), b""), None, Poison(reason, detail))
 
 
 def _may_reply(message: Message[Any]) -> bool:

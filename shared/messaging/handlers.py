@@ -8,6 +8,7 @@ from structlog.contextvars import bound_contextvars
 
 from shared.contracts import topics
 from shared.contracts.envelope import Data, Message, Reply
+from shared.contracts.errors import Refused
 from shared.messaging.work import UnitOfWork
 
 D = TypeVar("D", bound=Data)
@@ -79,9 +80,15 @@ def each(
 
     async def batch(work: UnitOfWork, messages: Sequence[Message[D]]) -> None:
         for message in messages:
+            await work.write()  # what others have collected is not this one's to undo
             with bound_contextvars(**words(message)), work.answering(message):
-                async with work.session.begin_nested():
-                    await handle(work, message)
+                try:
+                    async with work.session.begin_nested():
+                        await handle(work, message)
+                        await work.write()
+                except Refused:
+                    work.writes.clear()
+                    raise
 
     batch.__name__ = getattr(handle, "__name__", "handler")
     batch.__doc__ = handle.__doc__

@@ -1,6 +1,6 @@
 """The inbox: each message is handled once per consumer, whatever Kafka, a gateway or an operator sends again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -8,6 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
+
+from shared.messaging.sets import NOTHING, Write
 
 # Sorted, so that two copies of a service that got the same records (a rebalance, a zombie) wait and never deadlock.
 # The same statement brings the time of the transaction: one round trip less for every batch.
@@ -23,7 +25,7 @@ SELECT yike_now(), coalesce(array_agg(message_id), '{}') FROM claimed
 _RECLAIM: Final = text("""
 UPDATE inbox SET parked = NULL, body_hash = u.hash
 FROM unnest(CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]), CAST(:letters AS uuid[])) AS u (id, hash, letter)
-WHERE consumer = :consumer AND message_id = u.id AND message_id = ANY(CAST(:ids AS uuid[])) AND parked = u.letter
+WHERE consumer = :consumer AND message_id = u.id AND parked = u.letter
 RETURNING message_id
 """)
 
@@ -31,15 +33,11 @@ _KNOWN: Final = text("""
 SELECT message_id, body_hash, reply FROM inbox WHERE consumer = :consumer AND message_id = ANY(CAST(:ids AS uuid[]))
 """)
 
-_STORE_REPLIES: Final = text("""
-UPDATE inbox SET reply = u.reply FROM unnest(CAST(:ids AS uuid[]), CAST(:replies AS text[])) AS u (id, reply)
-WHERE consumer = :consumer AND message_id = u.id AND message_id = ANY(CAST(:ids AS uuid[]))
-""")
-
-_PARK: Final = text("""
-UPDATE inbox SET parked = u.letter FROM unnest(CAST(:ids AS uuid[]), CAST(:letters AS uuid[])) AS u (id, letter)
-WHERE consumer = :consumer AND message_id = u.id AND message_id = ANY(CAST(:ids AS uuid[]))
-""")
+_NOTE: Final = """
+UPDATE inbox SET reply = coalesce(u.reply, inbox.reply), parked = u.letter
+FROM unnest(CAST(:@ids AS uuid[]), CAST(:@replies AS text[]), CAST(:@letters AS uuid[])) AS u (id, reply, letter)
+WHERE consumer = CAST(:@consumer AS text) AND message_id = u.id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +97,16 @@ async def claim(session: AsyncSession, consumer: str, claims: Sequence[Claim]) -
     return Claimed(now, frozenset(new), known)
 
 
-async def store_replies(session: AsyncSession, consumer: str, replies: Sequence[tuple[UUID, str]]) -> None:
-    """Keeps each answer with the message it answers."""
-    if replies:
-        last = dict(replies)
-        parameters = {"consumer": consumer, "ids": list(last), "replies": list(last.values())}
-        await (await session.connection()).execute(_STORE_REPLIES, parameters)
-
-
-async def mark_parked(session: AsyncSession, consumer: str, letters: dict[UUID, UUID]) -> None:
-    """Notes which dead letter holds each message."""
-    if letters:
-        parameters = {"consumer": consumer, "ids": list(letters), "letters": list(letters.values())}
-        await (await session.connection()).execute(_PARK, parameters)
+def notes(consumer: str, replies: Sequence[tuple[UUID, str]], letters: Mapping[UUID, UUID]) -> Write:
+    """Keeps each answer with the message it answers, and which dead letter holds a message that was parked."""
+    last = dict(replies)
+    ids = list(dict.fromkeys([*last, *letters]))
+    if not ids:
+        return NOTHING
+    values = {
+        "consumer": consumer,
+        "ids": ids,
+        "replies": [last.get(id_) for id_ in ids],
+        "letters": [letters.get(id_) for id_ in ids],
+    }
+    return Write("inbox", _NOTE, values)

@@ -1,4 +1,4 @@
-"""Load many, save many: one statement per table, whatever the number of rows.
+"""Load many, save many: one statement per table to load, and one for all tables to write, whatever the number of rows.
 
 A row travels as a plain dataclass (the state a `domain.py` decides on) whose field names are column names; the SQL is
 made once per table from its SQLModel definition. Rows are locked in key order, so two batches never deadlock.
@@ -9,11 +9,12 @@ import enum
 import functools
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
+from operator import attrgetter
 from types import UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import pydantic_core
-from sqlalchemy import Column, TextClause, Uuid, text
+from sqlalchemy import Column, TextClause, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import SQLModel
@@ -28,17 +29,7 @@ def _table(model: type[SQLModel]) -> Any:
 
 
 def _array(column: Column[Any]) -> str:
-    return f"CAST(:{column.name} AS {column.type.compile(dialect=_DIALECT)}[])"
-
-
-def _indexed(table: Any, names: Sequence[str]) -> str:
-    """A condition that a join with unnest implies already, in the words for which the planner always takes the index.
-
-    Plans are prepared while a table is small and kept while it grows: a join alone was once planned as a scan of all.
-    An id says enough by itself; another first column (the bank of a number) may have the same value in every row.
-    """
-    said = names[:1] if isinstance(table.c[names[0]].type, Uuid) else names
-    return " AND ".join(f"t.{name} = ANY({_array(table.c[name])})" for name in said)
+    return f"CAST(:@{column.name} AS {column.type.compile(dialect=_DIALECT)}[])"
 
 
 def _from_json(value: Any) -> Any:
@@ -96,16 +87,14 @@ def _loading(model: type[SQLModel], into: type[Any], by: tuple[str, ...], lock: 
     else:
         arrays = ", ".join(_array(table.c[name]) for name in by)
         pairs = ", ".join(f"t.{name}" for name in by)
-        where = f"WHERE ({pairs}) IN (SELECT * FROM unnest({arrays})) AND {_indexed(table, by)}"
+        where = f"WHERE ({pairs}) IN (SELECT * FROM unnest({arrays}))"
     order = ", ".join(f"t.{column.name}" for column in table.primary_key.columns)
-    statement = text(
-        f"SELECT {wanted} FROM {table.name} t {where} ORDER BY {order}" + (" FOR UPDATE OF t" if lock else "")
-    )
+    sql = f"SELECT {wanted} FROM {table.name} t {where} ORDER BY {order}" + (" FOR UPDATE OF t" if lock else "")
 
     def key(row: Any) -> Any:
         return getattr(row, by[0]) if len(by) == 1 else tuple(getattr(row, name) for name in by)
 
-    return _Loading(statement, build, key)
+    return _Loading(text(sql.replace(":@", ":")), build, key)
 
 
 def primary_key(model: type[SQLModel]) -> tuple[str, ...]:
@@ -154,24 +143,42 @@ async def load(
     return {key(row): row for row in rows}
 
 
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Write:
+    """What is to be written to one table. `sql` names its parameters `:@name`, `values` has them.
+
+    Two writes may share a statement unless they may touch the same row; then they have the same `place`.
+    """
+
+    place: str
+    sql: str
+    values: dict[str, Any]
+
+
+NOTHING: Final = Write("", "", {})
+
+
 @functools.cache
-def _inserting(model: type[SQLModel], names: tuple[str, ...], ignore_existing: bool) -> TextClause:
+def _inserting(model: type[SQLModel], names: tuple[str, ...], ignore_existing: bool) -> str:
     table = _table(model)
     arrays = ", ".join(_array(table.c[name]) for name in names)
     conflict = " ON CONFLICT DO NOTHING" if ignore_existing else ""
-    return text(f"INSERT INTO {table.name} ({', '.join(names)}) SELECT * FROM unnest({arrays}){conflict}")
+    return f"INSERT INTO {table.name} ({', '.join(names)}) SELECT * FROM unnest({arrays}){conflict}"
 
 
 @functools.cache
-def _updating(model: type[SQLModel], names: tuple[str, ...]) -> TextClause:
+def _updating(model: type[SQLModel], names: tuple[str, ...]) -> str:
     table = _table(model)
     keys = primary_key(model)
     arrays = ", ".join(_array(table.c[name]) for name in (*keys, *names))
     assignments = ", ".join(f"{name} = u.{name}" for name in names)
     same = " AND ".join(f"t.{name} = u.{name}" for name in keys)
-    return text(
+    return (
         f"UPDATE {table.name} t SET {assignments} "
-        f"FROM unnest({arrays}) AS u ({', '.join((*keys, *names))}) WHERE {same} AND {_indexed(table, keys)}"
+        f"FROM unnest({arrays}) AS u ({', '.join((*keys, *names))}) WHERE {same}"
     )
 
 
@@ -179,30 +186,50 @@ def _columns(model: type[SQLModel], names: Iterable[str], rows: Sequence[Any]) -
     table_columns = _table(model).c
     values: dict[str, list[Any]] = {}
     for name in names:
-        column = [getattr(row, name) for row in rows]
+        column = list(map(attrgetter(name), rows))
         values[name] = [_to_json(v) for v in column] if isinstance(table_columns[name].type, JSONB) else column
     return values
 
 
-async def insert(
-    session: AsyncSession, model: type[SQLModel], rows: Sequence[Any], *, ignore_existing: bool = False
-) -> int:
-    """Inserts `rows` (dataclasses of one type) in one statement; returns how many were new.
-
-    With `ignore_existing` a row whose unique key is there already is left as it is.
-    """
+def insert(model: type[SQLModel], rows: Sequence[Any], *, ignore_existing: bool = False) -> Write:
+    """New rows, dataclasses of one type. With `ignore_existing` one whose unique key is there already is left as it
+    is."""
     if not rows:
-        return 0
+        return NOTHING
     names = tuple(field.name for field in dataclasses.fields(rows[0]))
-    statement = _inserting(model, names, ignore_existing)
-    result = await (await session.connection()).execute(statement, _columns(model, names, rows))
-    return int(result.rowcount)
+    return Write(_table(model).name, _inserting(model, names, ignore_existing), _columns(model, names, rows))
 
 
-async def update(session: AsyncSession, model: type[SQLModel], rows: Iterable[Any], *names: str) -> None:
-    """Writes the columns `names` of `rows`, found by primary key, in one statement. Each key at most once."""
-    rows = list(rows)
-    if not rows:
-        return
-    parameters = _columns(model, (*primary_key(model), *names), rows)
-    await (await session.connection()).execute(_updating(model, names), parameters)
+def update(model: type[SQLModel], rows: Iterable[Any], *names: str) -> Write:
+    """The columns `names` of `rows`, found by primary key. Each key at most once."""
+    if not (changed := list(rows)):
+        return NOTHING
+    values = _columns(model, (*primary_key(model), *names), changed)
+    return Write(_table(model).name, _updating(model, names), values)
+
+
+@functools.cache
+def _together(parts: tuple[str, ...]) -> TextClause:
+    """The parts as one statement: all but the last stand before it as WITH."""
+    numbered = [part.replace(":@", f":p{number}_") for number, part in enumerate(parts)]
+    before = ", ".join(f"w{number} AS ({part})" for number, part in enumerate(numbered[:-1]))
+    return text((f"WITH {before} " if before else "") + numbered[-1])
+
+
+async def write(session: AsyncSession, *writes: Write) -> int:
+    """Executes `writes` in as few statements as their places allow. Returns the number of rows of the last write."""
+    statements: list[list[Write]] = [[]]
+    for one in writes:
+        if one is NOTHING:
+            continue
+        if any(one.place == other.place for other in statements[-1]):
+            statements.append([])
+        statements[-1].append(one)
+    rows = 0
+    for parts in statements:
+        if parts:
+            values = {f"p{number}_{name}": v for number, part in enumerate(parts) for name, v in part.values.items()}
+            statement = _together(tuple(part.sql for part in parts))
+            result = await (await session.connection()).execute(statement, values)
+            rows = int(result.rowcount)
+    return rows

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import pydantic_core
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -17,43 +18,13 @@ from shared.contracts.envelope import CONTRACTS, Command, Data, Event, Message, 
 from shared.contracts.errors import ProblemBody, Refused
 from shared.ids import new_id
 from shared.keys import KeyRing
-from shared.messaging import sets
+from shared.messaging import outbox, sets
+from shared.messaging.outbox import OutboxRow, TimerRow
 from shared.messaging.trace import child_traceparent, new_traceparent
 
 T = TypeVar("T")
 
 MAX_BODY_BYTES: Final = topics.MAX_MESSAGE_BYTES
-
-
-@dataclass(slots=True)
-class OutboxRow:
-    """A message to publish. `partition` only for an answer to one copy of a gateway."""
-
-    id: UUID
-    topic: str
-    key: str
-    partition: int | None
-    type: str
-    correlationid: UUID
-    replyto: str
-    traceparent: str
-    body: str
-    created_at: datetime
-
-
-@dataclass(slots=True)
-class TimerRow:
-    """A timer to set (`due_at` given) or to cancel (`due_at` None)."""
-
-    type: str
-    subject: str
-    id: UUID
-    due_at: datetime | None
-    data: str
-    key: str
-    correlationid: UUID
-    causationid: UUID | None
-    traceparent: str
 
 
 @dataclass(slots=True)
@@ -65,6 +36,7 @@ class UnitOfWork:
     ring: KeyRing
     now: datetime
     region: str = "changzhou"
+    writes: list[sets.Write] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
     timers: list[TimerRow] = field(default_factory=list)
     replies: list[tuple[UUID, str]] = field(default_factory=list)
@@ -72,6 +44,7 @@ class UnitOfWork:
     """Message type and code of each refusal; counted once the transaction is committed."""
 
     # --- sets of rows -------------------------------------------------------------------------------------------
+    # What is to be written is collected, as messages and timers are; whatever reads writes it first.
 
     async def load(
         self,
@@ -83,6 +56,7 @@ class UnitOfWork:
         lock: bool = True,
     ) -> dict[Any, T]:
         """Rows by key, locked until the commit, in one statement; see `sets.load`."""
+        await self.write()
         return await sets.load(self.session, model, into, keys, by=by, lock=lock)
 
     async def load_all(
@@ -95,15 +69,38 @@ class UnitOfWork:
         lock: bool = True,
     ) -> list[T]:
         """Rows whose `by` columns are among `keys` (a key may have many rows); see `sets.load_all`."""
+        await self.write()
         return await sets.load_all(self.session, model, into, keys, by=by, lock=lock)
 
-    async def insert(self, model: type[SQLModel], rows: Sequence[Any], *, ignore_existing: bool = False) -> int:
-        """New rows in one statement; see `sets.insert`."""
-        return await sets.insert(self.session, model, rows, ignore_existing=ignore_existing)
+    async def connection(self) -> AsyncConnection:
+        """For a statement of one's own; it sees what was collected so far."""
+        await self.write()
+        return await self.session.connection()
 
-    async def update(self, model: type[SQLModel], rows: Iterable[Any], *names: str) -> None:
-        """Changed columns `names` of `rows` in one statement; see `sets.update`."""
-        await sets.update(self.session, model, rows, *names)
+    def insert(self, model: type[SQLModel], rows: Sequence[Any], *, ignore_existing: bool = False) -> None:
+        """New rows, as they are now. With `ignore_existing` one whose key is there already is left as it is."""
+        self.writes.append(sets.insert(model, rows, ignore_existing=ignore_existing))
+
+    async def insert_new(self, model: type[SQLModel], row: Any) -> bool:
+        """Inserts `row` at once; returns whether it was new. One whose key is there already is left as it is."""
+        await self.write()
+        return bool(await sets.write(self.session, sets.insert(model, [row], ignore_existing=True)))
+
+    def update(self, model: type[SQLModel], rows: Iterable[Any], *names: str) -> None:
+        """The columns `names` of `rows`, as they are now, found by primary key. Each key at most once."""
+        self.writes.append(sets.update(model, rows, *names))
+
+    async def write(self) -> None:
+        """Writes the rows collected so far."""
+        if self.writes:
+            collected, self.writes = self.writes, []
+            await sets.write(self.session, *collected)
+
+    async def flush(self, *more: sets.Write) -> None:
+        """Writes all that was collected, and `more`, in one statement wherever no row is written twice."""
+        collected, self.writes = self.writes, []
+        said = outbox.messages(self.outbox), *outbox.timers(self.timers)
+        await sets.write(self.session, *collected, *said, *more)
 
     # --- who asks -----------------------------------------------------------------------------------------------
 
@@ -161,7 +158,6 @@ class UnitOfWork:
                 replyto="",
                 traceparent=traceparent,
                 body=encode(answer),
-                created_at=self.now,
             )
         )
 
@@ -247,7 +243,6 @@ class UnitOfWork:
                 replyto,
                 traceparent,
                 body,
-                self.now,
             )
         )
         return message_id

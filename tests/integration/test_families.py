@@ -453,7 +453,7 @@ async def test_the_families_of_a_batch_are_read_with_one_statement_for_each_tabl
     try:
         async with database.session() as session, session.begin():
             wanted = [UUID(whole.subject), UUID(childless.subject), nobody]
-            families = await families_of(session, wanted)
+            families = await families_of(UnitOfWork("orders", session, running.ring("orders"), running.now()), wanted)
     finally:
         await database.close()
 

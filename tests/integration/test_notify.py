@@ -344,6 +344,7 @@ class TestSendCode:
             async with database.session() as session, session.begin():
                 work = UnitOfWork("notify", session, harness.ring("notify"), harness.now())
                 await codes.send_codes(work, [enveloped(harness, wish(harness, phone)) for phone in order])
+                await work.write()
                 await asyncio.sleep(0.05)
                 bodies = [json.loads(row.body) for row in work.outbox]
                 return [str(body["data"].get("code", body["type"])) for body in bodies]
@@ -497,6 +498,7 @@ class TestContacts:
             async with database.session() as session, session.begin():
                 work = UnitOfWork("notify", session, harness.ring("notify"), harness.now())
                 await on_lesson_applied(work, [enveloped(harness, applied(harness, account_id))])
+                await work.write()
                 written.set()
                 await go_on.wait()
 
@@ -647,6 +649,7 @@ class TestNotices:
             listener: Callable[..., None] = lambda *args: statements.append(args[2])  # noqa: E731
             event.listen(database.engine.sync_engine, "before_cursor_execute", listener)
             await on_settled(work, [enveloped(harness, settled(applied(harness, a))) for a in accounts])
+            await work.write()
             event.remove(database.engine.sync_engine, "before_cursor_execute", listener)
         assert len(statements) == (3 if contacts_known else 4)
 

@@ -470,7 +470,7 @@ def one_for_each(*copies: Service) -> list[UUID]:
 
 async def execute(work: UnitOfWork, sql: str, **parameters: Any) -> Any:
     """Runs SQL in the transaction of a batch."""
-    return await (await work.session.connection()).execute(text(sql), parameters)
+    return await (await work.connection()).execute(text(sql), parameters)
 
 
 async def settled(road: Road, *copies: Service) -> None:

@@ -17,7 +17,7 @@ from ops.stack.servers import Servers
 from shared.contracts.envelope import Message
 from shared.ids import new_id
 from shared.keys import KeyRing
-from shared.messaging.outbox import write_outbox
+from shared.messaging import outbox, sets
 from shared.messaging.progress import EXIT_STATUS
 from shared.messaging.work import UnitOfWork
 from shared.service import Service
@@ -242,7 +242,7 @@ class TestReadiness:
         async with road.serve() as service:
             row = _row(road)
             async with road.database.session() as session, session.begin():
-                await write_outbox(session, [row])
+                await sets.write(session, outbox.messages([row]))
             said = await road.until(status(service, 503))
             assert said["outbox_oldest_unsent_s"] > 60
             await road.rows(SERVICE, "DELETE FROM outbox WHERE id = $1", row.id)

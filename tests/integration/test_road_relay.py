@@ -15,11 +15,11 @@ from ops.provision import ensure_topics
 from shared.contracts import topics
 from shared.database import Database
 from shared.ids import new_id
+from shared.messaging import outbox, sets
 from shared.messaging import relay as relay_module
-from shared.messaging.outbox import write_outbox
+from shared.messaging.outbox import OutboxRow
 from shared.messaging.relay import Relay
 from shared.messaging.trace import new_traceparent
-from shared.messaging.work import OutboxRow
 from tests.roadkit import EVENTS, SERVICE, Noted, Road, body, on_other_partitions, partition_of, road
 
 __all__ = ["road"]
@@ -50,7 +50,7 @@ async def say(
 ) -> None:
     """Puts a message for each number into the outbox, in one transaction, and wakes nobody."""
     async with road.database.session() as session, session.begin():
-        await write_outbox(session, [_row(road, key, n, topic, partition, padding) for n in numbers])
+        await sets.write(session, outbox.messages([_row(road, key, n, topic, partition, padding) for n in numbers]))
 
 
 def _row(road: Road, key: object, number: int, topic: str, partition: int | None, padding: int) -> OutboxRow:
@@ -65,7 +65,6 @@ def _row(road: Road, key: object, number: int, topic: str, partition: int | None
         replyto="",
         traceparent=new_traceparent(),
         body=json.dumps(envelope),
-        created_at=road.now(),
     )
 
 

@@ -131,7 +131,7 @@ def things() -> list[Thing]:
 
 async def test_what_goes_in_comes_out_as_it_was(session: AsyncSession) -> None:
     written = things()
-    assert await sets.insert(session, ThingRow, written) == 2
+    assert await sets.write(session, sets.insert(ThingRow, written)) == 2
     found = await sets.load(session, ThingRow, Thing, [one.thing_id for one in written])
     assert list(found.values()) == sorted(written, key=lambda one: one.thing_id)
     for one in found.values():
@@ -141,7 +141,7 @@ async def test_what_goes_in_comes_out_as_it_was(session: AsyncSession) -> None:
 
 async def test_an_update_writes_the_named_columns_and_no_other(session: AsyncSession) -> None:
     written = things()
-    await sets.insert(session, ThingRow, written)
+    await sets.write(session, sets.insert(ThingRow, written))
     changed = [
         replace(
             one,
@@ -154,16 +154,16 @@ async def test_an_update_writes_the_named_columns_and_no_other(session: AsyncSes
         )
         for one in written
     ]
-    await sets.update(session, ThingRow, changed, "name", "note", "extra", "parts", "state")
+    await sets.write(session, sets.update(ThingRow, changed, "name", "note", "extra", "parts", "state"))
     found = await sets.load(session, ThingRow, Thing, [one.thing_id for one in written])
     assert [found[one.thing_id] for one in written] == [replace(new, fen=2**63 - 1) for new in changed]
-    await sets.update(session, ThingRow, [replace(one, extra=None) for one in changed], "extra")
+    await sets.write(session, sets.update(ThingRow, [replace(one, extra=None) for one in changed], "extra"))
     found = await sets.load(session, ThingRow, Thing, [one.thing_id for one in written])
     assert {one.extra for one in found.values()} == {None}
 
 
 async def test_json_null_is_sql_null(session: AsyncSession) -> None:
-    await sets.insert(session, ThingRow, [Thing(new_id())])
+    await sets.write(session, sets.insert(ThingRow, [Thing(new_id())]))
     result = await (await session.connection()).exec_driver_sql("SELECT count(*) FROM road_things WHERE extra IS NULL")
     assert result.scalar_one() == 1
 
@@ -171,10 +171,10 @@ async def test_json_null_is_sql_null(session: AsyncSession) -> None:
 async def test_a_key_of_two_columns_finds_pairs_and_not_their_mixture(session: AsyncSession) -> None:
     first, second = new_id(), new_id()
     pairs = [Pair(order, lesson, lesson) for order in (first, second) for lesson in (1, 2)]
-    await sets.insert(session, PairRow, pairs)
+    await sets.write(session, sets.insert(PairRow, pairs))
     found = await sets.load(session, PairRow, Pair, [(first, 1), (second, 2), (second, 9)])
     assert found == {(first, 1): Pair(first, 1, 1), (second, 2): Pair(second, 2, 2)}
-    await sets.update(session, PairRow, [Pair(first, 1, 100)], "fen")
+    await sets.write(session, sets.update(PairRow, [Pair(first, 1, 100)], "fen"))
     assert [one.fen for one in await sets.load_all(session, PairRow, Pair, [first, second], by=["order_id"])] == [
         100,
         2,
@@ -185,12 +185,12 @@ async def test_a_key_of_two_columns_finds_pairs_and_not_their_mixture(session: A
 
 async def test_a_row_that_is_there_is_kept_or_refused_as_asked(session: AsyncSession) -> None:
     old = Pair(new_id(), 1, 1)
-    assert await sets.insert(session, PairRow, [old]) == 1
+    assert await sets.write(session, sets.insert(PairRow, [old])) == 1
     rows = [replace(old, fen=2), Pair(new_id(), 1, 3)]
-    assert await sets.insert(session, PairRow, rows, ignore_existing=True) == 1
+    assert await sets.write(session, sets.insert(PairRow, rows, ignore_existing=True)) == 1
     assert (await sets.load(session, PairRow, Pair, [(old.order_id, 1)]))[old.order_id, 1].fen == 1
     with pytest.raises(IntegrityError):
-        await sets.insert(session, PairRow, rows)
+        await sets.write(session, sets.insert(PairRow, rows))
 
 
 async def test_nothing_asks_nothing(tables: Road, session: AsyncSession) -> None:
@@ -198,20 +198,20 @@ async def test_nothing_asks_nothing(tables: Road, session: AsyncSession) -> None
     event.listen(tables.database.engine.sync_engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     assert await sets.load(session, ThingRow, Thing, []) == {}
     assert await sets.load_all(session, ThingRow, Thing, []) == []
-    assert await sets.insert(session, ThingRow, []) == 0
-    await sets.update(session, ThingRow, [], "name")
+    assert await sets.write(session, sets.insert(ThingRow, [])) == 0
+    await sets.write(session, sets.update(ThingRow, [], "name"))
     assert statements == []
     many = [Thing(new_id()) for _ in range(500)]
-    await sets.insert(session, ThingRow, many)
+    await sets.write(session, sets.insert(ThingRow, many))
     await sets.load(session, ThingRow, Thing, [one.thing_id for one in many] * 2)
-    await sets.update(session, ThingRow, many, "name", "fen")
+    await sets.write(session, sets.update(ThingRow, many, "name", "fen"))
     assert len(statements) == 3
 
 
 async def test_loaded_rows_are_locked_in_the_order_of_their_keys_unless_they_are_only_read(tables: Road) -> None:
     pairs = [Pair(new_id(), 1) for _ in range(3)]
     async with tables.database.session() as setup, setup.begin():
-        await sets.insert(setup, PairRow, pairs)
+        await sets.write(setup, sets.insert(PairRow, pairs))
     keys = [(one.order_id, 1) for one in reversed(pairs)]
     async with tables.database.session() as one, one.begin(), tables.database.session() as two, two.begin():
         assert [pair.order_id for pair in (await sets.load(one, PairRow, Pair, keys)).values()] == sorted(

@@ -12,9 +12,10 @@ from shared import clock
 from shared.contracts.envelope import Message
 from shared.database import Database
 from shared.ids import new_id
-from shared.messaging import outbox
+from shared.messaging import outbox, sets
+from shared.messaging.outbox import TimerRow
 from shared.messaging.relay import Relay
-from shared.messaging.work import TimerRow, UnitOfWork
+from shared.messaging.work import UnitOfWork
 from shared.timers import _DUE, PURGE_ROWS, Timers
 from tests.roadkit import SERVICE, Plan, Remind, Road, body, letters_of, road
 
@@ -98,7 +99,7 @@ class TestInTwoCopies:
                     work.cancel_timer(Remind, account)
                     work.set_timer(Remind(account_id=account, number=number), work.now + timedelta(days=400), cause)
             work.cancel_timer(Remind, gone)
-            await outbox.flush(work)
+            await work.flush()
         rows = await copies.rows(SERVICE, "SELECT data FROM timers WHERE subject = ANY($1)", [str(kept), str(gone)])
         assert [row["data"] for row in rows] == [Remind(account_id=kept, number=3).model_dump_json()]
 
@@ -124,7 +125,7 @@ class TestInTwoCopies:
             ]
         ]
         async with copies.database.session() as session, session.begin():
-            await outbox.write_timers(session, rows)
+            await sets.write(session, *outbox.timers(rows))
         await copies.expect_numbers(account, 5)
         await copies.until(lambda: letters_of(copies, strange) and letters_of(copies, unfit))
         assert letters_of(copies, strange)[0].reason == "type_unknown"
@@ -136,12 +137,16 @@ async def test_copies_that_fire_at_once_take_different_rows(road: Road) -> None:
     far = road.now() - before + timedelta(days=900)
     data = [Remind(account_id=new_id(), number=1) for _ in range(40)]
     async with road.database.session() as session, session.begin():
-        await outbox.write_timers(
+        await sets.write(
             session,
-            [
-                TimerRow(one.TYPE, str(one.account_id), new_id(), far, one.model_dump_json(), "k", new_id(), None, "")
-                for one in data
-            ],
+            *outbox.timers(
+                [
+                    TimerRow(
+                        one.TYPE, str(one.account_id), new_id(), far, one.model_dump_json(), "k", new_id(), None, ""
+                    )
+                    for one in data
+                ]
+            ),
         )
     settings = road.settings(SERVICE, timer_rows=5)
     timers = Timers(settings, SERVICE, road.database, Relay(settings, SERVICE, road.database))

@@ -96,14 +96,13 @@ class MemoryWork(UnitOfWork):
         names = tuple(by) or primary_key(model)
         return {_key(row, names): row for row in await self.load_all(model, into, keys, by=by)}
 
-    async def insert(self, model: Any, rows: Any, *, ignore_existing: bool = False) -> int:
+    def insert(self, model: Any, rows: Any, *, ignore_existing: bool = False) -> None:
         for row in rows:
             key = _key(row, primary_key(model))
             assert ignore_existing or key not in self.tables.of(model), f"a second row of {key}"
             self.tables.of(model).setdefault(key, dataclasses.replace(row))
-        return len(rows)
 
-    async def update(self, model: Any, rows: Iterable[Any], *names: str) -> None:
+    def update(self, model: Any, rows: Iterable[Any], *names: str) -> None:
         for row in rows:
             changes = {name: getattr(row, name) for name in names}
             key = _key(row, primary_key(model))

@@ -87,14 +87,13 @@ class PaperWork(UnitOfWork):
     ) -> dict[Any, T]:
         return {_key(model, row): row for row in await self.load_all(model, into, keys, by=by, lock=lock)}
 
-    async def insert(self, model: type[SQLModel], rows: Sequence[Any], *, ignore_existing: bool = False) -> int:
+    def insert(self, model: type[SQLModel], rows: Sequence[Any], *, ignore_existing: bool = False) -> None:
         table = self.rows.setdefault(model, {})
         for row in rows:
             assert _key(model, row) not in table, "a row was inserted twice"
             table[_key(model, row)] = dataclasses.replace(row)
-        return len(rows)
 
-    async def update(self, model: type[SQLModel], rows: Iterable[Any], *names: str) -> None:
+    def update(self, model: type[SQLModel], rows: Iterable[Any], *names: str) -> None:
         for row in rows:
             for name in names:
                 setattr(self.rows[model][_key(model, row)], name, getattr(row, name))
@@ -182,7 +181,7 @@ def families_on_paper() -> Iterator[None]:
     child = Child(CHILD_ID, ACCOUNT_ID, b"", "", "unchecked", START)
     complete = Family(ACCOUNT_ID, None, {CHILD_ID: child}, Signer(ACCOUNT_ID, 1, "", START))
 
-    async def families_of(session: object, account_ids: Collection[UUID]) -> dict[UUID, Family]:
+    async def families_of(work: object, account_ids: Collection[UUID]) -> dict[UUID, Family]:
         return dict.fromkeys(account_ids, complete)
 
     with pytest.MonkeyPatch.context() as patch:

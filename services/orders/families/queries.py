@@ -4,8 +4,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlmodel.ext.asyncio.session import AsyncSession
-
 from services.orders.families.domain import (
     Account,
     Child,
@@ -20,24 +18,21 @@ from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
 from shared.contracts.orders import ChildDetails, ChildView, ProfileView, ShowProfile, SignerDetails
 from shared.keys import KeyRing
-from shared.messaging import sets
 from shared.messaging.work import UnitOfWork
 from shared.sealing import decrypt_at_rest
 
 
-async def families_of(
-    session: AsyncSession, account_ids: Collection[UUID], *, lock: bool = False
-) -> dict[UUID, Family]:
+async def families_of(work: UnitOfWork, account_ids: Collection[UUID], *, lock: bool = False) -> dict[UUID, Family]:
     """The family of each of `account_ids`, one statement per table; an id without account has an empty one.
 
     With `lock` the accounts are locked until the commit, in the order of their ids.
     """
     families = {account_id: Family(account_id) for account_id in account_ids}
-    accounts = await sets.load(session, AccountRow, Account, families.keys(), lock=lock)
-    for child in await sets.load_all(session, ChildRow, Child, accounts.keys(), by=("account_id",), lock=False):
+    accounts = await work.load(AccountRow, Account, families.keys(), lock=lock)
+    for child in await work.load_all(ChildRow, Child, accounts.keys(), by=("account_id",), lock=False):
         families[child.account_id].children[child.child_id] = child
     in_force = [(a.account_id, a.signer_version) for a in accounts.values() if a.signer_version]
-    signers = await sets.load_all(session, SignerRow, Signer, in_force, lock=False)
+    signers = await work.load_all(SignerRow, Signer, in_force, lock=False)
     for account_id, account in accounts.items():
         families[account_id].account = account
     for signer in signers:
@@ -82,7 +77,7 @@ def profile(ring: KeyRing, family: Family) -> ProfileView:
 
 async def show_profiles(work: UnitOfWork, messages: Sequence[Message[ShowProfile]]) -> None:
     """Answers each with the profile of its own account."""
-    families = await families_of(work.session, [message.data.account_id for message in messages])
+    families = await families_of(work, [message.data.account_id for message in messages])
     for message in messages:
         with work.answering(message):
             work.actor(message, "guardian", subject=message.data.account_id)

@@ -49,11 +49,11 @@ async def sign_in(work: UnitOfWork, message: Message[SignIn]) -> None:
     asked = message.data
     version = domain.agreed_version(asked.agreement_version)
     challenge_id, phone = _proved(work.ring, asked.proof, work.now)
-    if not await work.insert(UsedChallengeRow, [UsedChallenge(challenge_id, work.now)], ignore_existing=True):
+    if not await work.insert_new(UsedChallengeRow, UsedChallenge(challenge_id, work.now)):
         raise Refused("proof_invalid")
     account_id, created = await _account_of(work, phone)
-    await work.insert(AgreementRow, [Agreement(account_id, version, work.now)], ignore_existing=True)
-    await (await work.session.connection()).execute(_SWEEP, {"before": work.now - USED_CHALLENGES_KEPT})
+    work.insert(AgreementRow, [Agreement(account_id, version, work.now)], ignore_existing=True)
+    await (await work.connection()).execute(_SWEEP, {"before": work.now - USED_CHALLENGES_KEPT})
     if created:
         work.send(SetContact(account_id=account_id, phone=seal(work.ring, "notify", Phone(phone=phone))), message)
     work.reply(message, _signed_in(work, account_id, created, asked.reply_key))
@@ -76,7 +76,7 @@ async def _account_of(work: UnitOfWork, phone: str) -> tuple[UUID, bool]:
     found = await work.load(AccountRow, Account, [phone_hash], by=("phone_hash",), lock=False)
     if not found:
         account = Account(new_id(), phone_hash, encrypt_at_rest(work.ring, phone), 0, work.now)
-        if await work.insert(AccountRow, [account], ignore_existing=True):
+        if await work.insert_new(AccountRow, account):
             return account.account_id, True
         # The insert has waited for the other one's commit; a new statement sees what it made.
         found = await work.load(AccountRow, Account, [phone_hash], by=("phone_hash",), lock=False)
@@ -126,9 +126,7 @@ async def add_child(work: UnitOfWork, message: Message[AddChild]) -> None:
     known = asked.child_id in family.children
     recorded = queries.child_details(work.ring, family, asked.child_id) if known else None
     # The family is locked, so only a child of another family can stand in the way of the row: the id is taken.
-    if domain.add_child(family, child, details, recorded) and not await work.insert(
-        ChildRow, [child], ignore_existing=True
-    ):
+    if domain.add_child(family, child, details, recorded) and not await work.insert_new(ChildRow, child):
         raise domain.id_taken()
     work.reply(message, queries.profile(work.ring, family))
 
@@ -141,8 +139,8 @@ async def set_signer(work: UnitOfWork, message: Message[SetSigner]) -> None:
     recorded = queries.signer_details(work.ring, family)
     stored = encrypt_at_rest(work.ring, details)
     if domain.next_signer(family, account, details, recorded, stored, work.now):
-        await work.insert(SignerRow, [family.signer])
-        await work.update(AccountRow, [account], "signer_version")
+        work.insert(SignerRow, [family.signer])
+        work.update(AccountRow, [account], "signer_version")
     work.reply(message, queries.profile(work.ring, family))
 
 
@@ -151,7 +149,7 @@ async def _own_family(
 ) -> tuple[Family, Account]:
     """The family of who asks, locked. A token whose account is not here is no sign-in: actor_unauthenticated."""
     work.actor(message, "guardian", subject=account_id)
-    family = (await queries.families_of(work.session, [account_id], lock=True))[account_id]
+    family = (await queries.families_of(work, [account_id], lock=True))[account_id]
     if family.account is None:
         raise Refused("actor_unauthenticated")
     return family, family.account

@@ -192,4 +192,4 @@ async def _each_lesson(work: UnitOfWork, messages: Sequence[Message[Any]], decid
                 raise Refused("lesson_unknown", lessons=purchase.lessons)
             if decide(message, lesson, purchase):
                 changed[key] = lesson
-    await work.update(LessonRow, changed.values(), *CHANGING)
+    work.update(LessonRow, changed.values(), *CHANGING)

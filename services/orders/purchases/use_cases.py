@@ -54,7 +54,7 @@ MISSING_ZH: Final = {"child": "请先添加孩子信息", "signer": "请先填�
 async def place(work: UnitOfWork, messages: Sequence[Message[PlacePurchase]]) -> None:
     """Guardians buy: each needs a child and a signer; catalog is asked for the seat."""
     purchases = await work.load(PurchaseRow, Purchase, {message.data.order_id for message in messages})
-    families = await families_of(work.session, {message.data.account_id for message in messages})
+    families = await families_of(work, {message.data.account_id for message in messages})
     new: list[Purchase] = []
     for message in messages:
         with work.answering(message):
@@ -80,13 +80,13 @@ async def place(work: UnitOfWork, messages: Sequence[Message[PlacePurchase]]) ->
             work.reply(message, view(purchase))
             purchases[ask.order_id] = purchase
             new.append(purchase)
-    await work.insert(PurchaseRow, new)
+    work.insert(PurchaseRow, new)
 
 
 async def reserved(work: UnitOfWork, messages: Sequence[Message[SeatReserved]]) -> None:
     """Seats are kept: the contracts are drawn, with price, plan and refund terms frozen in them."""
     purchases = await _purchases_of(work, messages)
-    families = await families_of(work.session, {purchase.account_id for purchase in purchases.values()})
+    families = await families_of(work, {purchase.account_id for purchase in purchases.values()})
     changed: dict[UUID, Purchase] = {}
     contracts: list[Contract] = []
     for message in messages:
@@ -120,8 +120,8 @@ async def reserved(work: UnitOfWork, messages: Sequence[Message[SeatReserved]]) 
             message,
         )
         changed[purchase.order_id] = purchase
-    await work.insert(ContractRow, contracts)
-    await work.update(PurchaseRow, changed.values(), *CHANGING, *DRAWN)
+    work.insert(ContractRow, contracts)
+    work.update(PurchaseRow, changed.values(), *CHANGING, *DRAWN)
 
 
 async def sign_contracts(work: UnitOfWork, messages: Sequence[Message[SignContract]]) -> None:
@@ -235,7 +235,7 @@ async def seat_taken(work: UnitOfWork, messages: Sequence[Message[SeatTaken]]) -
         return True
 
     await _each_purchase(work, messages, move)
-    await work.insert(LessonRow, new_lessons)
+    work.insert(LessonRow, new_lessons)
 
 
 async def problems(work: UnitOfWork, messages: Sequence[Message[Problem]]) -> None:
@@ -290,4 +290,4 @@ async def _each_purchase(work: UnitOfWork, messages: Sequence[Message[Any]], mov
                 raise Refused("order_unknown")
             if move(work, purchase, message):
                 changed[purchase.order_id] = purchase
-    await work.update(PurchaseRow, changed.values(), *CHANGING)
+    work.update(PurchaseRow, changed.values(), *CHANGING)
