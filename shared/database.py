@@ -1,13 +1,18 @@
 """The database of one service: engine, sessions, and which of its errors pass by themselves."""
 
 import asyncio
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection  # it takes no parameters at run time
 
 _PASSING_CLASSES: Final = ("08", "40", "53", "57", "58")
 """Connection, rollback (serialisation, deadlock), resources (disk full too), operator intervention, system error."""
@@ -19,33 +24,41 @@ class Database:
     """One pool of connections. `url` is a plain `postgresql://` DSN; a socket folder may stand in `?host=`."""
 
     def __init__(self, url: str, *, pool_size: int = 4, statement_timeout_s: float = 60.0) -> None:
+        self._url = url
+        self._options: dict[str, Any] = {
+            "timeout": 10,
+            # Longer than the server's own limit: for the day when the network swallows its answer.
+            "command_timeout": statement_timeout_s + 30,
+            "server_settings": {
+                # Every statement of a service looks rows up by index, a set of them as a nested loop over its keys.
+                # A plan made while a table was empty, and kept while it grew to millions, must be that one too.
+                "plan_cache_mode": "force_generic_plan",
+                "enable_seqscan": "off",
+                "enable_hashjoin": "off",
+                "enable_mergejoin": "off",
+                "jit": "off",
+                "statement_timeout": str(int(statement_timeout_s * 1000)),
+                "lock_timeout": "20000",
+                "idle_in_transaction_session_timeout": "60000",
+                "application_name": "yike",
+            },
+        }
         self.engine: AsyncEngine = create_async_engine(
             async_url(url),
             pool_size=pool_size,
             max_overflow=2,
             pool_timeout=30,
             pool_pre_ping=False,  # a dead connection is a passing fault; the road retries it without a ping per batch
-            connect_args={
-                "timeout": 10,
-                # Longer than the server's own limit: for the day when the network swallows its answer.
-                "command_timeout": statement_timeout_s + 30,
-                "server_settings": {
-                    "jit": "off",
-                    "plan_cache_mode": "force_generic_plan",
-                    "enable_seqscan": "off",
-                    "enable_hashjoin": "off",
-                    "enable_mergejoin": "off",
-                    "statement_timeout": str(int(statement_timeout_s * 1000)),
-                    "lock_timeout": "20000",
-                    "idle_in_transaction_session_timeout": "60000",
-                    "application_name": "yike",
-                },
-            },
+            connect_args=self._options | {"prepared_statement_cache_size": 500},
         )
 
     def session(self) -> AsyncSession:
         """A new session; use it as `async with … as session, session.begin():`."""
         return AsyncSession(self.engine, expire_on_commit=False, autoflush=False)
+
+    async def connect(self) -> Connection:
+        """A connection of one's own, outside the pool and outside any transaction; the caller closes it."""
+        return await asyncpg.connect(self._url, **self._options)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -61,17 +74,18 @@ def is_passing(error: BaseException) -> bool:
     """True when the same work may succeed later: connection lost, deadlock, serialisation, server away, disk full."""
     if isinstance(error, (OSError, asyncio.TimeoutError, PoolTimeoutError)):
         return True
+    if isinstance(error, asyncpg.InterfaceError):
+        return not isinstance(error, asyncpg.DataError)
     if isinstance(error, DBAPIError):
         if isinstance(getattr(error.orig, "__cause__", None), asyncpg.DataError):
             return False  # asyncpg counts a value it cannot encode as an interface error; it will never fit
         if error.connection_invalidated or isinstance(error, (InterfaceError, OperationalError)):
             return True
-        state = sqlstate(error)
-        return state[:2] in _PASSING_CLASSES or state in _PASSING_STATES
-    return False
+    state = sqlstate(error)
+    return state[:2] in _PASSING_CLASSES or state in _PASSING_STATES
 
 
-def sqlstate(error: DBAPIError) -> str:
+def sqlstate(error: BaseException) -> str:
     """The five-character SQLSTATE of a database error, or an empty text."""
-    original: Any = error.orig
+    original: Any = error.orig if isinstance(error, DBAPIError) else error
     return str(getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or "")

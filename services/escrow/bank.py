@@ -1,4 +1,6 @@
-"""What banks are told and what they say: instructions out; results stored raw first, then applied."""
+"""What banks are told and what they say: instructions out; results stored raw first, then applied.
+
+Releases and results change the same rows, so one batch of both is one load and one write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +25,14 @@ from services.escrow.domain import (
     judge_unknown,
     next_ask,
     purpose_of,
+    release,
     settle,
+    start_payout,
 )
 from services.escrow.tables import BankResultRow, InstructionRow, SuspenseRow
 from shared.contracts.bank import Instruct, Result
 from shared.contracts.envelope import Message
+from shared.contracts.errors import Refused
 from shared.contracts.escrow import (
     Held,
     InstructionDeadline,
@@ -35,6 +40,8 @@ from shared.contracts.escrow import (
     PaymentFailed,
     PayoutReturned,
     Refunded,
+    Released,
+    ReleaseLesson,
     Settled,
     SuspenseBooked,
 )
@@ -114,9 +121,24 @@ def _collect_number(account: Account) -> str:
     return Instruction(account.order_id, 0, "collect", account.price_fen, account.opened_at).number
 
 
-async def apply_results(work: UnitOfWork, messages: Sequence[Message[Result]]) -> None:
-    """Stores every result with its verdict, and books those that say something new."""
-    purposes = {message.id: purpose_of(message.data.number) for message in messages}
+def announce_release(work: UnitOfWork, account: Account, instruction: Instruction, cause: Message[Any]) -> None:
+    """Tells the bank to pay a lesson's fee out, and everybody that it was released."""
+    instruct(work, account, instruction, cause)
+    work.send(
+        Released(
+            order_id=account.order_id,
+            lesson_no=instruction.lesson_no,
+            amount_fen=instruction.amount_fen,
+            number=instruction.number,
+        ),
+        cause,
+    )
+
+
+async def move_money(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson] | Message[Result]]) -> None:
+    """Releases confirmed lessons: held → releasing, one payout instruction each; or lets them wait for a complaint.
+    Stores every result with its verdict, and books those that say something new."""
+    purposes = {message.id: _purpose(message.data) for message in messages}
     known = [purpose for purpose in purposes.values() if purpose]
     accounts = await ledger.accounts_of(work, [purpose.order_id for purpose in known])
     keys = {(purpose.order_id, purpose.lesson_no, purpose.kind) for purpose in known}
@@ -126,12 +148,26 @@ async def apply_results(work: UnitOfWork, messages: Sequence[Message[Result]]) -
         purpose = purposes[message.id]
         account = accounts.get(purpose.order_id) if purpose else None
         instruction = instructions.get((purpose.order_id, purpose.lesson_no, purpose.kind)) if purpose else None
-        booking.book(message, purpose, account, instruction)
+        if isinstance(message.data, Result):
+            booking.book(message, purpose, account, instruction)
+            continue
+        with work.answering(message):
+            if account is None:
+                raise Refused("order_unknown")
+            new = booking.release(message, account, instruction)
+            if new is not None:
+                instructions[new.key] = new
     await booking.write()
 
 
+def _purpose(data: ReleaseLesson | Result) -> Purpose | None:
+    if isinstance(data, Result):
+        return purpose_of(data.number)
+    return Purpose("payout", data.order_id, data.lesson_no, 0)
+
+
 class _Booking:
-    """The rows that one batch of results comes to."""
+    """The rows that one batch of releases and results comes to."""
 
     def __init__(self, work: UnitOfWork) -> None:
         self.work = work
@@ -140,7 +176,22 @@ class _Booking:
         self.causes: dict[UUID, Message[Result]] = {}
         self.transfers: list[Transfer] = []
         self.accounts: dict[UUID, Account] = {}
+        self.new: dict[tuple[UUID, int, str], Instruction] = {}
         self.instructions: dict[tuple[UUID, int, str], Instruction] = {}
+
+    def release(
+        self, message: Message[ReleaseLesson], account: Account, existing: Instruction | None
+    ) -> Instruction | None:
+        """Releases one lesson; returns its instruction if that is new."""
+        instruction = release(account, existing, message.data.lesson_no, self.work.now)
+        if instruction is None:
+            return None
+        if instruction.state == "sent":
+            self.transfers.append(start_payout(account, instruction, self.work.now))
+            announce_release(self.work, account, instruction, message)
+            self.accounts[account.order_id] = account
+        self.new[instruction.key] = instruction
+        return instruction
 
     def book(
         self,
@@ -224,7 +275,8 @@ class _Booking:
 
     def _changed(self, account: Account, instruction: Instruction) -> None:
         self.accounts[account.order_id] = account
-        self.instructions[instruction.key] = instruction
+        if instruction.key not in self.new:
+            self.instructions[instruction.key] = instruction
 
     def _suspend(self, message: Message[Result], verdict: Verdict, order_id: UUID | None) -> None:
         """Books money at once, whatever it is; the same movement told twice is one row."""
@@ -267,11 +319,11 @@ class _Booking:
         )
 
     async def write(self) -> None:
-        """Raw results first, then what they booked."""
+        """Each table once."""
         self.work.insert(BankResultRow, self.raw)
         await self._write_suspense()
-        if self.accounts:
-            await ledger.post(self.work, self.transfers, self.accounts)
+        ledger.post(self.work, self.transfers, self.accounts)
+        self.work.insert(InstructionRow, list(self.new.values()))
         changed = [self.instructions[key] for key in sorted(self.instructions)]
         self.work.update(InstructionRow, changed, *INSTRUCTION_CHANGES)
 

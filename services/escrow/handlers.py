@@ -1,6 +1,7 @@
 """Message → use case. No SQL, no rules."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from services.escrow import bank, queries, use_cases
 from shared.contracts.bank import Result
@@ -28,16 +29,10 @@ async def on_collect_payment(work: UnitOfWork, messages: Sequence[Message[Collec
     await use_cases.collect(work, messages)
 
 
-@handlers.on(ReleaseLesson)
-async def on_release_lesson(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]]) -> None:
-    """Lessons were confirmed."""
-    await use_cases.release_lessons(work, messages)
-
-
-@handlers.on(Result)
-async def on_bank_result(work: UnitOfWork, messages: Sequence[Message[Result]]) -> None:
-    """Banks have said something."""
-    await bank.apply_results(work, messages)
+@handlers.on(ReleaseLesson, Result)
+async def on_money_moving(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+    """Lessons were confirmed; banks have said something."""
+    await bank.move_money(work, messages)
 
 
 @handlers.on(InstructionDeadline)

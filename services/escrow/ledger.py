@@ -32,7 +32,7 @@ async def accounts_of(work: UnitOfWork, order_ids: Sequence[UUID]) -> dict[UUID,
     return await work.load(AccountRow, Account, order_ids)
 
 
-async def post(work: UnitOfWork, transfers: Sequence[Transfer], accounts: Mapping[UUID, Account]) -> None:
+def post(work: UnitOfWork, transfers: Sequence[Transfer], accounts: Mapping[UUID, Account]) -> None:
     """Writes `transfers`, which the rules have applied to `accounts` already, and the accounts they changed.
 
     The database refuses what the rules must never let through: a second transfer of one cause (primary key), an

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from services.escrow import ledger
+from services.escrow import bank, ledger
 from services.escrow.bank import INSTRUCTION_CHANGES, instruct
 from services.escrow.domain import (
     Account,
@@ -16,7 +16,6 @@ from services.escrow.domain import (
     fail_payment,
     purpose_of,
     refund,
-    release,
     start_payout,
     start_refund,
 )
@@ -32,8 +31,6 @@ from shared.contracts.escrow import (
     PaymentFailed,
     Refunded,
     RefundOrder,
-    Released,
-    ReleaseLesson,
     ResumeReleases,
     SuspendReleases,
 )
@@ -94,47 +91,6 @@ def _refuse_other_terms(known: Account, ask: CollectPayment) -> None:
         raise Refused("hold_exists", price_fen=known.price_fen, lessons=known.lessons)
 
 
-async def release_lessons(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]]) -> None:
-    """Releases confirmed lessons: held → releasing, one payout instruction each; or lets them wait for a complaint."""
-    accounts = await ledger.accounts_of(work, [message.data.order_id for message in messages])
-    keys = {(message.data.order_id, message.data.lesson_no, "payout") for message in messages}
-    known = await work.load(InstructionRow, Instruction, keys, lock=False)
-    new: list[Instruction] = []
-    transfers: list[Transfer] = []
-    changed: dict[UUID, Account] = {}
-    for message in messages:
-        with work.answering(message):
-            order_id, lesson_no = message.data.order_id, message.data.lesson_no
-            account = accounts.get(order_id)
-            if account is None:
-                raise Refused("order_unknown")
-            instruction = release(account, known.get((order_id, lesson_no, "payout")), lesson_no, work.now)
-            if instruction is None:
-                continue
-            if instruction.state == "sent":
-                transfers.append(start_payout(account, instruction, work.now))
-                _announce_release(work, account, instruction, message)
-                changed[order_id] = account
-            known[instruction.key] = instruction
-            new.append(instruction)
-    work.insert(InstructionRow, new)
-    if changed:
-        await ledger.post(work, transfers, changed)
-
-
-def _announce_release(work: UnitOfWork, account: Account, instruction: Instruction, message: Message[Any]) -> None:
-    instruct(work, account, instruction, message)
-    work.send(
-        Released(
-            order_id=account.order_id,
-            lesson_no=instruction.lesson_no,
-            amount_fen=instruction.amount_fen,
-            number=instruction.number,
-        ),
-        message,
-    )
-
-
 async def suspend(work: UnitOfWork, message: Message[SuspendReleases]) -> None:
     """A complaint holds the order's further releases. The same complaint counts once."""
     account, known = await _account_and_suspension(work, message.data)
@@ -142,7 +98,7 @@ async def suspend(work: UnitOfWork, message: Message[SuspendReleases]) -> None:
         return
     work.insert(SuspensionRow, [_suspension(work, message.data, ended=False)])
     account.suspensions += 1
-    await ledger.post(work, [], {account.order_id: account})
+    ledger.post(work, [], {account.order_id: account})
 
 
 async def resume(work: UnitOfWork, message: Message[ResumeReleases]) -> None:
@@ -162,9 +118,9 @@ async def resume(work: UnitOfWork, message: Message[ResumeReleases]) -> None:
         waiting = [instruction for instruction in of_order if instruction.state == "waiting"]
         for instruction in waiting:
             transfers.append(start_payout(account, instruction, work.now))
-            _announce_release(work, account, instruction, message)
+            bank.announce_release(work, account, instruction, message)
         work.update(InstructionRow, waiting, *INSTRUCTION_CHANGES)
-    await ledger.post(work, transfers, {account.order_id: account})
+    ledger.post(work, transfers, {account.order_id: account})
 
 
 async def cancel_payment(work: UnitOfWork, message: Message[CancelPayment]) -> None:
@@ -183,7 +139,7 @@ async def _send_back(work: UnitOfWork, message: Message[Any], order_id: UUID, re
         work.cancel_timer(PaymentDeadline, order_id)
         work.send(PaymentFailed(order_id=order_id, reason=reason), message)
         if account is not None:
-            await ledger.post(work, [], {order_id: account})
+            ledger.post(work, [], {order_id: account})
         return
     of_order = await work.load_all(InstructionRow, Instruction, [order_id], by=("order_id",))
     waiting = [instruction for instruction in of_order if instruction.state == "waiting"]
@@ -198,7 +154,7 @@ async def _send_back(work: UnitOfWork, message: Message[Any], order_id: UUID, re
     instruct(work, account, instruction, message)
     work.insert(InstructionRow, [instruction])
     work.update(InstructionRow, waiting, "state", "changed_at")
-    await ledger.post(work, [transfer], {order_id: account})
+    ledger.post(work, [transfer], {order_id: account})
 
 
 def _repeat_end(work: UnitOfWork, account: Account, message: Message[Any]) -> None:
@@ -229,7 +185,7 @@ async def payment_deadline(work: UnitOfWork, message: Message[PaymentDeadline]) 
     """The money has not come in time; should it come later, it is suspense."""
     account = (await ledger.accounts_of(work, [message.data.order_id])).get(message.data.order_id)
     if account is not None and fail_payment(account, "expired"):
-        await ledger.post(work, [], {account.order_id: account})
+        ledger.post(work, [], {account.order_id: account})
         work.send(PaymentFailed(order_id=account.order_id, reason="expired"), message)
 
 

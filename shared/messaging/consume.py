@@ -30,7 +30,7 @@ from shared.keys import KeyRing
 from shared.messaging import inbox, metrics
 from shared.messaging.crash import crash_point
 from shared.messaging.dead_letter import MAX_LETTER_BYTES, REPLAY_HEADER, dead_letter
-from shared.messaging.handlers import Handlers, in_groups, words
+from shared.messaging.handlers import Handlers, words
 from shared.messaging.progress import Progress
 from shared.messaging.work import UnitOfWork
 
@@ -254,13 +254,13 @@ class Consumer:
                 work.refuse(message, Refused("request_expired"))
             else:
                 live.append(message)
-        for group in in_groups(live):
-            type_ = group[0].type
+        for handle, group in self.handlers.groups(live):
+            name = getattr(handle, "__name__", "handler")
             started = time.perf_counter()
             # A line about a batch names no message of it; `each` binds one after the other.
-            with bound_contextvars(type=type_, messages=len(group), **(words(group[0]) if len(group) == 1 else {})):
-                await self.handlers.entries[type_].handle(work, group)
-            metrics.HANDLER_SECONDS.labels(self.service, type_).observe(time.perf_counter() - started)
+            with bound_contextvars(handler=name, messages=len(group), **(words(group[0]) if len(group) == 1 else {})):
+                await handle(work, group)
+            metrics.HANDLER_SECONDS.labels(self.service, name).observe(time.perf_counter() - started)
 
     def _park(self, work: UnitOfWork, item: Item, failure: Exception | None) -> UUID | None:
         """Answers a request that is invalid or puts the record on the dead-letter topic; returns the letter's id."""

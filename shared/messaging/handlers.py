@@ -1,6 +1,6 @@
 """Which function handles which contract, and in which order the messages of one poll are given to them."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -33,19 +33,23 @@ class Entry:
 
 
 class Handlers:
-    """The handlers of one service: `@handlers.on(PlaceHold)` above a batch handler registers it."""
+    """The handlers of one service: `@handlers.on(PlaceHold)` above a batch handler registers it.
+
+    Contracts that change the same rows should share a handler: one load and one write for all of them in a batch.
+    """
 
     def __init__(self, service: str) -> None:
         self.service: Final = service
         self.entries: Final[dict[str, Entry]] = {}
 
-    def on(self, contract: type[D]) -> Callable[[BatchHandler[D]], BatchHandler[D]]:
-        """Registers a batch handler for `contract`."""
+    def on(self, *contracts: type[D]) -> Callable[[BatchHandler[D]], BatchHandler[D]]:
+        """Registers a batch handler for `contracts`; it gets messages of all of them, in their order."""
 
         def register(handle: BatchHandler[D]) -> BatchHandler[D]:
-            if contract.TYPE in self.entries:
-                raise TypeError(f"{self.service} has two handlers for {contract.TYPE}")
-            self.entries[contract.TYPE] = Entry(contract, Message[contract], handle)  # type: ignore[valid-type]
+            for contract in contracts:
+                if contract.TYPE in self.entries:
+                    raise TypeError(f"{self.service} has two handlers for {contract.TYPE}")
+                self.entries[contract.TYPE] = Entry(contract, Message[contract], handle)  # type: ignore[valid-type]
             return handle
 
         return register
@@ -56,6 +60,11 @@ class Handlers:
             if type_ in self.entries:
                 raise TypeError(f"{self.service} has two handlers for {type_}")
             self.entries[type_] = entry
+
+    def groups(self, messages: Iterable[Message[Any]]) -> list[tuple[BatchHandler[Any], list[Message[Any]]]]:
+        """`messages` by handler, in the order in which they are to be handled; see `in_groups`."""
+        grouped = in_groups(messages, lambda message: id(self.entries[message.type].handle))
+        return [(self.entries[group[0].type].handle, group) for group in grouped]
 
     def topics(self) -> list[str]:
         """The topics these handlers hear, sorted; answers come on the service's own replies topic."""
@@ -95,22 +104,22 @@ def each(
     return batch
 
 
-def in_groups(messages: Iterable[Message[Any]]) -> list[list[Message[Any]]]:
-    """Groups of one type each, few of them, such that messages of one key keep their order.
+def in_groups(messages: Iterable[Message[Any]], kind: Callable[[Message[Any]], Hashable]) -> list[list[Message[Any]]]:
+    """Groups of one kind each, few of them, such that messages of one key keep their order.
 
-    A message joins the first group of its type that does not stand before the last message of its key.
+    A message joins the first group of its kind that does not stand before the last message of its key.
     """
     groups: list[list[Message[Any]]] = []
-    by_type: dict[str, list[int]] = {}
+    by_kind: dict[Hashable, list[int]] = {}
     last_of_key: dict[str, int] = {}
     for message in messages:
         earliest = last_of_key.get(message.partitionkey, -1) if message.partitionkey else -1
-        of_type = by_type.setdefault(message.type, [])
-        place = next((position for position in of_type if position >= earliest), None)
+        of_kind = by_kind.setdefault(kind(message), [])
+        place = next((position for position in of_kind if position >= earliest), None)
         if place is None:
             place = len(groups)
             groups.append([])
-            of_type.append(place)
+            of_kind.append(place)
         groups[place].append(message)
         if message.partitionkey:
             last_of_key[message.partitionkey] = place

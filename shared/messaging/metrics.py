@@ -24,7 +24,7 @@ STAGE_SECONDS: Final = Histogram(
     buckets=_SECONDS,
 )
 HANDLER_SECONDS: Final = Histogram(
-    "yike_handler_seconds", "seconds of one handler call", ("service", "type"), buckets=_SECONDS
+    "yike_handler_seconds", "seconds of one handler call", ("service", "handler"), buckets=_SECONDS
 )
 RELAYED: Final = Counter("yike_relay_rows", "outbox rows published and marked", ("service",))
 OUTBOX_AGE: Final = Gauge("yike_outbox_oldest_unsent_seconds", "age of the oldest unsent outbox row", ("service",))

@@ -21,10 +21,8 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database import Database, is_passing
+from shared.database import Connection, Database, is_passing
 from shared.messaging import metrics
 from shared.messaging.broker import make_producer, stop_producer
 from shared.messaging.crash import crash_point
@@ -47,18 +45,15 @@ LONGEST_PAUSE_S: Final = 10.0
 LOCK_KEY: Final = 0x79696B65
 """Advisory lock of the leader; each service has its own database, so one number does for all."""
 
-_TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(:key)")
-_UNLOCK: Final = text("SELECT pg_advisory_unlock(:key)")
-_UNSENT: Final = text("""
+_UNSENT: Final = """
 SELECT seq, id, topic, key, partition, type, correlationid, replyto, traceparent, body FROM outbox
-WHERE sent_at IS NULL AND seq > :after ORDER BY seq LIMIT :rows
-""")
-_MARK: Final = text("UPDATE outbox SET sent_at = yike_now() WHERE seq = ANY(CAST(:seqs AS bigint[]))")
-_OLDEST: Final = text("""
+WHERE sent_at IS NULL AND seq > $1 ORDER BY seq LIMIT $2
+"""
+_MARK: Final = "UPDATE outbox SET sent_at = yike_now() WHERE seq = ANY($1::bigint[])"
+_OLDEST: Final = """
 SELECT coalesce(extract(epoch FROM yike_now() - min(created_at)), 0)::float8
 FROM (SELECT created_at FROM outbox WHERE sent_at IS NULL ORDER BY seq LIMIT 1) oldest
-""")
-_NOTIFY: Final = text(f"NOTIFY {CHANNEL}")
+"""
 
 Place = tuple[str, int]
 """Topic and partition; `NOWHERE` where the topic of a row that is placed by its key is not known (yet)."""
@@ -114,7 +109,7 @@ class Relay:
             while self._notify_again:  # what was committed while one was under way needs another
                 self._notify_again = False
                 async with self.database.engine.begin() as connection:
-                    await connection.execute(_NOTIFY)
+                    await connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
         except Exception as error:  # the poll is the safety net; anything but a passing fault is a bug and is shown
             if not is_passing(error):
                 raise
@@ -126,15 +121,16 @@ class Relay:
         """Leads whenever it can, until cancelled."""
         while True:
             try:
-                async with self.database.engine.connect() as connection:
-                    await connection.execution_options(isolation_level="AUTOCOMMIT")
-                    while not (await connection.execute(_TRY_LOCK, {"key": LOCK_KEY})).scalar_one():
+                connection = await self.database.connect()
+                try:
+                    # A mark that is lost with the server: a message goes out twice, and the inboxes are for that.
+                    await connection.execute("SET synchronous_commit = off")
+                    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
                         await asyncio.sleep(FOLLOWER_POLL_S)
-                    try:
-                        await self._lead(connection)
-                    finally:
-                        self._set_leading(False)
-                        await self._unlock(connection)
+                    await self._lead(connection)
+                finally:
+                    self._set_leading(False)
+                    await self._hand_over(connection)
             except Exception as error:
                 if not isinstance(error, KafkaError) and not is_passing(error):
                     raise
@@ -142,21 +138,19 @@ class Relay:
                 await asyncio.sleep(self._pause)
                 self._pause = min(self._pause * 2, LONGEST_PAUSE_S)
 
-    async def _unlock(self, connection: AsyncConnection) -> None:
+    async def _hand_over(self, connection: Connection) -> None:
         # Said, so that whoever leads next need not wait until the server sees that the session has ended.
         with suppress(Exception):
             async with asyncio.timeout(UNLOCK_TIMEOUT_S):
-                await connection.execute(_UNLOCK, {"key": LOCK_KEY})
-        await connection.invalidate()  # closes the session, and with it the lock
+                await connection.execute("SELECT pg_advisory_unlock_all()")
+        connection.terminate()  # ends the session, and with it the lock
 
     def _set_leading(self, leading: bool) -> None:
         self.leading = leading
         metrics.LEADER.labels(self.service).set(leading)
 
-    async def _lead(self, connection: AsyncConnection) -> None:
-        raw = (await connection.get_raw_connection()).driver_connection
-        assert raw is not None
-        await raw.add_listener(CHANNEL, lambda *_: self._woken.set())
+    async def _lead(self, connection: Connection) -> None:
+        await connection.add_listener(CHANNEL, lambda *_: self._woken.set())
         # A new producer for each leadership: after a fatal error an old one stays broken (aiokafka issue 1017).
         producer = make_producer(self.settings, self.service)
         way = _UnderWay()
@@ -179,13 +173,13 @@ class Relay:
                 send.cancel()
             await stop_producer(producer)
 
-    async def _round(self, connection: AsyncConnection, producer: AIOKafkaProducer, way: _UnderWay) -> bool:
+    async def _round(self, connection: Connection, producer: AIOKafkaProducer, way: _UnderWay) -> bool:
         """Publishes and marks one round; returns whether there may be more."""
         if not all(self._is_busy(place, way) for place in way.passed_over):
             way.after, way.passed_over = 0, set()
         limit = self.settings.relay_rows
         clock = time.perf_counter()
-        rows = (await connection.execute(_UNSENT, {"after": way.after, "rows": limit})).all()
+        rows = await connection.fetch(_UNSENT, way.after, limit)
         if rows:
             clock = self._stage("relay_read", clock)
         by_place: dict[Place, list[Any]] = {}
@@ -209,20 +203,20 @@ class Relay:
         full = len(rows) == limit
         if way.passed_over:
             if full:
-                way.after = rows[-1].seq
-            metrics.OUTBOX_AGE.labels(self.service).set((await connection.execute(_OLDEST)).scalar() or 0.0)
+                way.after = rows[-1]["seq"]
+            metrics.OUTBOX_AGE.labels(self.service).set(await connection.fetchval(_OLDEST) or 0.0)
         elif not rows:
             metrics.OUTBOX_AGE.labels(self.service).set(0)
         return full
 
-    async def _settle(self, connection: AsyncConnection, way: _UnderWay) -> None:
+    async def _settle(self, connection: Connection, way: _UnderWay) -> None:
         """Marks what was acknowledged and lets rest what failed. Raises a failure: its producer is out of sequence."""
         ended = {place: send for place, send in way.sends.items() if send.done()}
         if way.acknowledged:
             crash_point("send")
             seqs, way.acknowledged[:] = list(way.acknowledged), []
             clock = time.perf_counter()
-            await connection.execute(_MARK, {"seqs": seqs})
+            await connection.execute(_MARK, seqs)
             self._stage("relay_mark", clock)
             crash_point("mark")
             metrics.RELAYED.labels(self.service).inc(len(seqs))
@@ -265,13 +259,13 @@ class Relay:
 
     def _place(self, producer: AIOKafkaProducer, row: Any) -> Place:
         """Topic and partition of a row: as asked for, else by the key's murmur2, as every Kafka client counts it."""
-        topic = self.settings.namespace + row.topic
-        if row.partition is not None:
-            return topic, row.partition
+        topic = self.settings.namespace + row["topic"]
+        if row["partition"] is not None:
+            return topic, row["partition"]
         known = producer.client.cluster.partitions_for_topic(topic)
         if not known:
             return topic, NOWHERE
-        return topic, (murmur2(row.key.encode()) & 0x7FFFFFFF) % len(known)
+        return topic, (murmur2(row["key"].encode()) & 0x7FFFFFFF) % len(known)
 
     async def _publish(
         self, producer: AIOKafkaProducer, place: Place, rows: Sequence[Any], acknowledged: list[int]
@@ -299,10 +293,10 @@ class Relay:
             packed: list[int] = []
             while position < len(rows):
                 row = rows[position]
-                key, value = row.key.encode(), row.body.encode()
+                key, value = row["key"].encode(), row["body"].encode()
                 if batch.append(key=key, value=value, timestamp=now_ms, headers=_headers(row)) is None:
                     break
-                packed.append(row.seq)
+                packed.append(row["seq"])
                 position += 1
             batch.close()
             delivered = await producer.send_batch(batch, topic, partition=partition)
@@ -315,11 +309,11 @@ def _headers(row: Any) -> list[tuple[str, bytes]]:
     """Copies for tools; the body is the truth."""
     headers = [
         ("content-type", b"application/cloudevents+json"),
-        ("ce_id", str(row.id).encode()),
-        ("ce_type", row.type.encode()),
-        ("correlation_id", str(row.correlationid).encode()),
-        ("traceparent", row.traceparent.encode()),
+        ("ce_id", str(row["id"]).encode()),
+        ("ce_type", row["type"].encode()),
+        ("correlation_id", str(row["correlationid"]).encode()),
+        ("traceparent", row["traceparent"].encode()),
     ]
-    if row.replyto:
-        headers.append(("reply_to", row.replyto.encode()))
+    if row["replyto"]:
+        headers.append(("reply_to", row["replyto"].encode()))
     return headers

@@ -243,6 +243,9 @@ class TestReadiness:
             row = _row(road)
             async with road.database.session() as session, session.begin():
                 await sets.write(session, outbox.messages([row]))
+            await road.rows(
+                SERVICE, "UPDATE outbox SET created_at = created_at - interval '2 minutes' WHERE id = $1", row.id
+            )
             said = await road.until(status(service, 503))
             assert said["outbox_oldest_unsent_s"] > 60
             await road.rows(SERVICE, "DELETE FROM outbox WHERE id = $1", row.id)

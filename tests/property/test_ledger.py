@@ -126,8 +126,8 @@ class Ledger(RuleBasedStateMachine):
 
     batched: ClassVar[dict[type[Data], Callable[..., Coroutine[Any, Any, None]]]] = {
         CollectPayment: use_cases.collect,
-        ReleaseLesson: use_cases.release_lessons,
-        Result: bank.apply_results,
+        ReleaseLesson: bank.move_money,
+        Result: bank.move_money,
         InstructionDeadline: use_cases.instruction_deadlines,
     }
     single: ClassVar[dict[type[Data], Callable[..., Coroutine[Any, Any, None]]]] = {

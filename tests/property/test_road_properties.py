@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from shared.messaging.handlers import in_groups
 TIME = datetime(2026, 1, 5, tzinfo=UTC)
 TYPES = ("a.v1", "b.v1", "c.v1", "d.v1")
 KEYS = ("", "k1", "k2", "k3")
+TYPE_OF = attrgetter("type")
 
 
 def message(number: int, type_: str, key: str) -> Message[Any]:
@@ -38,14 +40,14 @@ polls = st.lists(st.tuples(st.sampled_from(TYPES), st.sampled_from(KEYS)), max_s
 
 @given(polls)
 def test_every_message_is_in_one_group_and_every_group_has_one_type(poll: list[Message[Any]]) -> None:
-    groups = in_groups(poll)
+    groups = in_groups(poll, TYPE_OF)
     assert sorted(m.id for group in groups for m in group) == sorted(m.id for m in poll)
     assert all(group and len({m.type for m in group}) == 1 for group in groups)
 
 
 @given(polls)
 def test_messages_of_one_key_keep_their_order(poll: list[Message[Any]]) -> None:
-    handled = [m for group in in_groups(poll) for m in group]
+    handled = [m for group in in_groups(poll, TYPE_OF) for m in group]
     for key in filter(None, KEYS):
         assert [m.id for m in handled if m.partitionkey == key] == [m.id for m in poll if m.partitionkey == key]
 
@@ -53,7 +55,7 @@ def test_messages_of_one_key_keep_their_order(poll: list[Message[Any]]) -> None:
 @given(polls)
 def test_groups_are_few(poll: list[Message[Any]]) -> None:
     # No two groups of one type stand where one would do: between them stands what orders them.
-    groups = in_groups(poll)
+    groups = in_groups(poll, TYPE_OF)
     assert len(groups) <= len(poll)
     assert all(first[0].type != second[0].type for first, second in pairwise(groups))
     if not any(m.partitionkey for m in poll):
@@ -69,8 +71,8 @@ def test_groups_are_few(poll: list[Message[Any]]) -> None:
 @given(st.integers(2, 60), st.integers(1, 4))
 def test_one_story_told_for_many_keys_is_as_many_groups_as_the_story_has_steps(keys: int, steps: int) -> None:
     story = [message(key * 10 + step, TYPES[step], f"order {key}") for key in range(keys) for step in range(steps)]
-    assert len(in_groups(story)) == steps
-    assert len(in_groups(sorted(story, key=lambda m: m.type))) == steps
+    assert len(in_groups(story, TYPE_OF)) == steps
+    assert len(in_groups(sorted(story, key=TYPE_OF), TYPE_OF)) == steps
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

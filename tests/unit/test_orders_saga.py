@@ -40,7 +40,6 @@ from shared.contracts.orders import (
 )
 from shared.ids import new_id
 from shared.messaging import sets
-from shared.messaging.handlers import in_groups
 from shared.messaging.work import UnitOfWork
 from tests.unit.test_orders_contract import PARTIES, RING, seat_reserved
 
@@ -127,8 +126,8 @@ class Said:
 def hear(rows: Rows, now: datetime, *heard: Data) -> Said:
     """Gives messages about the order to the real handlers, as one poll."""
     work = PaperWork(rows, now)
-    for group in in_groups(message(data, now) for data in heard):
-        _run(handlers.entries[group[0].type].handle(work, group))
+    for handle, group in handlers.groups(message(data, now) for data in heard):
+        _run(handle(work, group))
     messages = []
     for row in work.outbox:
         data = CONTRACTS[row.type].model_validate(pydantic_core.from_json(row.body)["data"])

@@ -11,7 +11,7 @@ from services.orders.lessons.domain import Enrolment, Lesson
 from services.orders.lessons.tables import LessonRow
 from services.orders.purchases.tables import PurchaseRow
 from shared.contracts import topics
-from shared.contracts.envelope import Message
+from shared.contracts.envelope import Data, Message
 from shared.contracts.errors import Refused
 from shared.contracts.escrow import PayoutReturned, ReleaseLesson, Settled
 from shared.contracts.orders import (
@@ -29,7 +29,7 @@ from shared.money import lesson_price_fen
 from shared.policy import policy_for
 from shared.working_days import add_working_days, shanghai
 
-Decide = Callable[[Message[Any], Lesson, Enrolment], bool]
+Decide = Callable[[UnitOfWork, Message[Any], Lesson, Enrolment], bool]
 """Decides one message on one lesson; False when it changed nothing."""
 
 CHANGING: Final = ("state", "confirmed_by", "applied_at", "answer_by", "answered_at", "objection")
@@ -62,99 +62,110 @@ def answer_by(region: str, category: str, now: datetime) -> datetime:
     return _answer_by(region, category, local.date(), local.replace(hour=0, minute=0, second=0, microsecond=0))
 
 
-async def apply_lessons(work: UnitOfWork, messages: Sequence[Message[ApplyLesson]]) -> None:
-    """Institutions file lessons as taught: each waits for its guardian."""
-
-    def decide(message: Message[ApplyLesson], lesson: Lesson, purchase: Enrolment) -> bool:
-        work.actor(message, "institution", subject=purchase.institution_id)
-        due = answer_by(work.region, purchase.category, work.now)
-        applied = domain.apply(lesson, due, work.now)
-        if applied:
-            assert purchase.institution_id is not None
-            work.set_timer(
-                LessonDeadline(order_id=lesson.order_id, lesson_no=lesson.lesson_no),
-                due,
-                message,
-                subject=_subject(lesson),
-            )
-            work.send(
-                LessonApplied(
-                    order_id=lesson.order_id,
-                    account_id=purchase.account_id,
-                    institution_id=purchase.institution_id,
-                    lesson_no=lesson.lesson_no,
-                    title=purchase.title,
-                    answer_by=due,
-                ),
-                message,
-            )
-        work.reply(message, _answer(lesson))
-        return applied
-
-    await _each_lesson(work, messages, decide)
+def _apply(work: UnitOfWork, message: Message[ApplyLesson], lesson: Lesson, purchase: Enrolment) -> bool:
+    """The institution files the lesson as taught: it waits for its guardian."""
+    work.actor(message, "institution", subject=purchase.institution_id)
+    due = answer_by(work.region, purchase.category, work.now)
+    applied = domain.apply(lesson, due, work.now)
+    if applied:
+        assert purchase.institution_id is not None
+        deadline = LessonDeadline(order_id=lesson.order_id, lesson_no=lesson.lesson_no)
+        work.set_timer(deadline, due, message, subject=_subject(lesson))
+        work.send(
+            LessonApplied(
+                order_id=lesson.order_id,
+                account_id=purchase.account_id,
+                institution_id=purchase.institution_id,
+                lesson_no=lesson.lesson_no,
+                title=purchase.title,
+                answer_by=due,
+            ),
+            message,
+        )
+    work.reply(message, _answer(lesson))
+    return applied
 
 
-async def confirm_lessons(work: UnitOfWork, messages: Sequence[Message[ConfirmLesson]]) -> None:
-    """Guardians confirm: the fees are released."""
-
-    def decide(message: Message[ConfirmLesson], lesson: Lesson, purchase: Enrolment) -> bool:
-        work.actor(message, "guardian", subject=purchase.account_id)
-        confirmed = domain.confirm(lesson, "guardian", work.now)
-        if confirmed:
-            work.cancel_timer(LessonDeadline, _subject(lesson))
-            _release(work, lesson, message)
-        work.reply(message, _answer(lesson))
-        return confirmed
-
-    await _each_lesson(work, messages, decide)
-
-
-async def object_to_lessons(work: UnitOfWork, messages: Sequence[Message[ObjectLesson]]) -> None:
-    """Guardians object."""
-
-    def decide(message: Message[ObjectLesson], lesson: Lesson, purchase: Enrolment) -> bool:
-        work.actor(message, "guardian", subject=purchase.account_id)
-        objected = domain.object_to(lesson, message.data.reason, work.now)
-        if objected:
-            assert purchase.institution_id is not None
-            work.cancel_timer(LessonDeadline, _subject(lesson))
-            work.send(
-                LessonObjected(
-                    order_id=lesson.order_id,
-                    account_id=purchase.account_id,
-                    institution_id=purchase.institution_id,
-                    lesson_no=lesson.lesson_no,
-                    reason=lesson.objection,
-                ),
-                message,
-            )
-        work.reply(message, _answer(lesson))
-        return objected
-
-    await _each_lesson(work, messages, decide)
-
-
-async def deadlines(work: UnitOfWork, messages: Sequence[Message[LessonDeadline]]) -> None:
-    """Guardians have not answered: that is a confirmation, marked as silence."""
-
-    def decide(message: Message[LessonDeadline], lesson: Lesson, purchase: Enrolment) -> bool:
-        if not domain.silent(lesson, work.now):
-            return False
-        domain.confirm(lesson, "silence", work.now)
+def _confirm(work: UnitOfWork, message: Message[ConfirmLesson], lesson: Lesson, purchase: Enrolment) -> bool:
+    """The guardian confirms: the fee is released."""
+    work.actor(message, "guardian", subject=purchase.account_id)
+    confirmed = domain.confirm(lesson, "guardian", work.now)
+    if confirmed:
+        work.cancel_timer(LessonDeadline, _subject(lesson))
         _release(work, lesson, message)
-        return True
-
-    await _each_lesson(work, messages, decide)
-
-
-async def settled(work: UnitOfWork, messages: Sequence[Message[Settled]]) -> None:
-    """Fees were paid out."""
-    await _each_lesson(work, messages, lambda message, lesson, purchase: domain.paid_out(lesson))
+    work.reply(message, _answer(lesson))
+    return confirmed
 
 
-async def payouts_returned(work: UnitOfWork, messages: Sequence[Message[PayoutReturned]]) -> None:
-    """Paid fees came back."""
-    await _each_lesson(work, messages, lambda message, lesson, purchase: domain.came_back(lesson))
+def _object(work: UnitOfWork, message: Message[ObjectLesson], lesson: Lesson, purchase: Enrolment) -> bool:
+    """The guardian objects."""
+    work.actor(message, "guardian", subject=purchase.account_id)
+    objected = domain.object_to(lesson, message.data.reason, work.now)
+    if objected:
+        assert purchase.institution_id is not None
+        work.cancel_timer(LessonDeadline, _subject(lesson))
+        work.send(
+            LessonObjected(
+                order_id=lesson.order_id,
+                account_id=purchase.account_id,
+                institution_id=purchase.institution_id,
+                lesson_no=lesson.lesson_no,
+                reason=lesson.objection,
+            ),
+            message,
+        )
+    work.reply(message, _answer(lesson))
+    return objected
+
+
+def _silence(work: UnitOfWork, message: Message[LessonDeadline], lesson: Lesson, purchase: Enrolment) -> bool:
+    """The guardian has not answered: that is a confirmation, marked as silence."""
+    if not domain.silent(lesson, work.now):
+        return False
+    domain.confirm(lesson, "silence", work.now)
+    _release(work, lesson, message)
+    return True
+
+
+def _settled(work: UnitOfWork, message: Message[Settled], lesson: Lesson, purchase: Enrolment) -> bool:
+    """The fee was paid out."""
+    return domain.paid_out(lesson)
+
+
+def _returned(work: UnitOfWork, message: Message[PayoutReturned], lesson: Lesson, purchase: Enrolment) -> bool:
+    """The paid fee came back."""
+    return domain.came_back(lesson)
+
+
+DECISIONS: Final[dict[type[Data], Decide]] = {
+    ApplyLesson: _apply,
+    ConfirmLesson: _confirm,
+    ObjectLesson: _object,
+    LessonDeadline: _silence,
+    Settled: _settled,
+    PayoutReturned: _returned,
+}
+"""All that can happen to a lesson."""
+
+
+async def decide(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+    """Decides the messages one by one, in order, and writes the lessons that changed at once."""
+    keys = {(message.data.order_id, message.data.lesson_no) for message in messages}
+    lessons = await work.load(LessonRow, Lesson, keys)
+    purchases = await work.load(PurchaseRow, Enrolment, {order_id for order_id, _ in keys}, lock=False)
+    changed: dict[tuple[UUID, int], Lesson] = {}
+    for message in messages:
+        with work.answering(message):
+            key = (message.data.order_id, message.data.lesson_no)
+            purchase = purchases.get(key[0])
+            if purchase is None:
+                raise Refused("order_unknown")
+            lesson = lessons.get(key)
+            if lesson is None:
+                raise Refused("lesson_unknown", lessons=purchase.lessons)
+            if DECISIONS[type(message.data)](work, message, lesson, purchase):
+                changed[key] = lesson
+    work.update(LessonRow, changed.values(), *CHANGING)
 
 
 def _release(work: UnitOfWork, lesson: Lesson, cause: Message[Any]) -> None:
@@ -173,23 +184,3 @@ def _answer(lesson: Lesson) -> LessonAnswer:
         state=lesson.state,
         answer_by=lesson.answer_by,
     )
-
-
-async def _each_lesson(work: UnitOfWork, messages: Sequence[Message[Any]], decide: Decide) -> None:
-    """Decides the messages one by one, in order, and writes the lessons that changed at once."""
-    keys = {(message.data.order_id, message.data.lesson_no) for message in messages}
-    lessons = await work.load(LessonRow, Lesson, keys)
-    purchases = await work.load(PurchaseRow, Enrolment, {order_id for order_id, _ in keys}, lock=False)
-    changed: dict[tuple[UUID, int], Lesson] = {}
-    for message in messages:
-        with work.answering(message):
-            key = (message.data.order_id, message.data.lesson_no)
-            purchase = purchases.get(key[0])
-            if purchase is None:
-                raise Refused("order_unknown")
-            lesson = lessons.get(key)
-            if lesson is None:
-                raise Refused("lesson_unknown", lessons=purchase.lessons)
-            if decide(message, lesson, purchase):
-                changed[key] = lesson
-    work.update(LessonRow, changed.values(), *CHANGING)

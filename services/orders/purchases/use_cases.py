@@ -1,6 +1,6 @@
 """What happens to purchases: load those of the batch, move each along the saga, write them once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -15,7 +15,7 @@ from services.orders.purchases.domain import Contract, Purchase, choose_payment,
 from services.orders.purchases.queries import view
 from services.orders.purchases.tables import ContractRow, PurchaseRow
 from shared.contracts.catalog import SeatReserved, SeatTaken
-from shared.contracts.envelope import Message, Problem
+from shared.contracts.envelope import Data, Message, Problem
 from shared.contracts.errors import FieldError, Refused
 from shared.contracts.escrow import Held, PaymentFailed, Refunded
 from shared.contracts.orders import (
@@ -124,89 +124,104 @@ async def reserved(work: UnitOfWork, messages: Sequence[Message[SeatReserved]]) 
     work.update(PurchaseRow, changed.values(), *CHANGING, *DRAWN)
 
 
-async def sign_contracts(work: UnitOfWork, messages: Sequence[Message[SignContract]]) -> None:
-    """Guardians sign."""
-
-    def move(work: UnitOfWork, purchase: Purchase, message: Message[SignContract]) -> bool:
-        work.actor(message, "guardian", subject=purchase.account_id)
-        signed = sign(purchase, message.data.contract_sha256, work.now)
-        if signed:
-            saga.enter(work, purchase, "to_pay", message)
-        work.reply(message, view(purchase))
-        return signed
-
-    await _each_purchase(work, messages, move)
+def _sign(work: UnitOfWork, purchase: Purchase, message: Message[SignContract]) -> bool:
+    """The guardian signs."""
+    work.actor(message, "guardian", subject=purchase.account_id)
+    signed = sign(purchase, message.data.contract_sha256, work.now)
+    if signed:
+        saga.enter(work, purchase, "to_pay", message)
+    work.reply(message, view(purchase))
+    return signed
 
 
-async def pay(work: UnitOfWork, messages: Sequence[Message[PayPurchase]]) -> None:
-    """Guardians choose how to pay: escrow is asked to collect, and the seat is kept as long as the bank may take."""
-
-    def move(work: UnitOfWork, purchase: Purchase, message: Message[PayPurchase]) -> bool:
-        work.actor(message, "guardian", subject=purchase.account_id)
-        chosen = choose_payment(purchase, message.data.method)
-        if chosen:
-            policy = policy_for(work.region, purchase.category, shanghai(work.now).date())
-            counter = message.data.method == "bank_counter"
-            seconds = policy.counter_payment_window_seconds if counter else policy.payment_window_seconds
-            act_by = work.now + timedelta(seconds=seconds) + saga.GRACE
-            saga.enter(work, purchase, "paying", message, act_by=act_by)
-        work.reply(message, view(purchase))
-        return chosen
-
-    await _each_purchase(work, messages, move)
+def _pay(work: UnitOfWork, purchase: Purchase, message: Message[PayPurchase]) -> bool:
+    """The guardian chooses how to pay: escrow is to collect, and the seat is kept as long as the bank may take."""
+    work.actor(message, "guardian", subject=purchase.account_id)
+    chosen = choose_payment(purchase, message.data.method)
+    if chosen:
+        policy = policy_for(work.region, purchase.category, shanghai(work.now).date())
+        counter = message.data.method == "bank_counter"
+        seconds = policy.counter_payment_window_seconds if counter else policy.payment_window_seconds
+        act_by = work.now + timedelta(seconds=seconds) + saga.GRACE
+        saga.enter(work, purchase, "paying", message, act_by=act_by)
+    work.reply(message, view(purchase))
+    return chosen
 
 
-async def cancel(work: UnitOfWork, messages: Sequence[Message[CancelPurchase]]) -> None:
-    """Guardians give a purchase up before it is paid."""
-
-    def move(work: UnitOfWork, purchase: Purchase, message: Message[CancelPurchase]) -> bool:
-        work.actor(message, "guardian", subject=purchase.account_id)
-        given_up = purchase.state not in ("cancelling", "ended")
-        if given_up:
-            require_state(purchase, "placed", "to_sign", "to_pay", "paying")
-            saga.refused(work, purchase, "cancelled", message)
-        work.reply(message, view(purchase))
-        return given_up
-
-    await _each_purchase(work, messages, move)
+def _cancel(work: UnitOfWork, purchase: Purchase, message: Message[CancelPurchase]) -> bool:
+    """The guardian gives the purchase up before it is paid."""
+    work.actor(message, "guardian", subject=purchase.account_id)
+    given_up = purchase.state not in ("cancelling", "ended")
+    if given_up:
+        require_state(purchase, "placed", "to_sign", "to_pay", "paying")
+        saga.refused(work, purchase, "cancelled", message)
+    work.reply(message, view(purchase))
+    return given_up
 
 
-async def held(work: UnitOfWork, messages: Sequence[Message[Held]]) -> None:
+def _held(work: UnitOfWork, purchase: Purchase, message: Message[Held]) -> bool:
     """The money is in escrow: the seat is taken."""
-
-    def move(work: UnitOfWork, purchase: Purchase, message: Message[Held]) -> bool:
-        if purchase.state in ("cancelling", "ended"):
-            saga.send_back(work, purchase, message)
-        if purchase.state != "paying":
-            return False
-        saga.enter(work, purchase, "held", message)
-        return True
-
-    await _each_purchase(work, messages, move)
+    if purchase.state in ("cancelling", "ended"):
+        saga.send_back(work, purchase, message)
+    if purchase.state != "paying":
+        return False
+    saga.enter(work, purchase, "held", message)
+    return True
 
 
-async def payment_failed(work: UnitOfWork, messages: Sequence[Message[PaymentFailed]]) -> None:
+def _payment_failed(work: UnitOfWork, purchase: Purchase, message: Message[PaymentFailed]) -> bool:
     """The money will not come."""
-
-    def move(work: UnitOfWork, purchase: Purchase, message: Message[PaymentFailed]) -> bool:
-        if purchase.state not in ("paying", "cancelling"):
-            return False
-        saga.end(work, purchase, message.data.reason, message)
-        return True
-
-    await _each_purchase(work, messages, move)
+    if purchase.state not in ("paying", "cancelling"):
+        return False
+    saga.end(work, purchase, message.data.reason, message)
+    return True
 
 
-async def refunded(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
+def _refunded(work: UnitOfWork, purchase: Purchase, message: Message[Refunded]) -> bool:
     """The money is back with the guardian."""
+    if purchase.state not in ("cancelling", "refunding"):
+        return False
+    saga.end(work, purchase, "refunded", message)
+    return True
 
-    def move(work: UnitOfWork, purchase: Purchase, message: Message[Refunded]) -> bool:
-        if purchase.state not in ("cancelling", "refunding"):
-            return False
-        saga.end(work, purchase, "refunded", message)
-        return True
 
-    await _each_purchase(work, messages, move)
+def _problem(work: UnitOfWork, purchase: Purchase, message: Message[Problem]) -> bool:
+    """A command of the saga was refused."""
+    problem = message.data
+    step = saga.STEPS.get(purchase.state)
+    asked = {make(purchase).TYPE for make in step.sends} if step else set()
+    if step is None or problem.request_type not in asked:
+        log.error("a command was refused", order=str(purchase.order_id), code=problem.code, of=problem.request_type)
+        return False
+    saga.refused(work, purchase, problem.code, message)
+    return True
+
+
+def _late(work: UnitOfWork, purchase: Purchase, message: Message[PurchaseDeadline]) -> bool:
+    """A step is late; a purchase that has moved on is not."""
+    due = purchase.act_by is not None and purchase.act_by <= work.now
+    if purchase.state != message.data.state or not due:
+        return False
+    saga.late(work, purchase, message)
+    return True
+
+
+MOVES: Final[dict[type[Data], Move]] = {
+    SignContract: _sign,
+    PayPurchase: _pay,
+    CancelPurchase: _cancel,
+    Held: _held,
+    PaymentFailed: _payment_failed,
+    Refunded: _refunded,
+    Problem: _problem,
+    PurchaseDeadline: _late,
+}
+"""What moves a purchase along, once its contract is drawn and until it is enrolled or ended."""
+
+
+async def move(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+    """Moves purchases along the saga."""
+    await _each_purchase(work, messages, MOVES)
 
 
 async def seat_taken(work: UnitOfWork, messages: Sequence[Message[SeatTaken]]) -> None:
@@ -234,37 +249,8 @@ async def seat_taken(work: UnitOfWork, messages: Sequence[Message[SeatTaken]]) -
         )
         return True
 
-    await _each_purchase(work, messages, move)
+    await _each_purchase(work, messages, {SeatTaken: move})
     work.insert(LessonRow, new_lessons)
-
-
-async def problems(work: UnitOfWork, messages: Sequence[Message[Problem]]) -> None:
-    """A command of the saga was refused."""
-
-    def move(work: UnitOfWork, purchase: Purchase, message: Message[Problem]) -> bool:
-        problem = message.data
-        step = saga.STEPS.get(purchase.state)
-        asked = {make(purchase).TYPE for make in step.sends} if step else set()
-        if step is None or problem.request_type not in asked:
-            log.error("a command was refused", order=str(purchase.order_id), code=problem.code, of=problem.request_type)
-            return False
-        saga.refused(work, purchase, problem.code, message)
-        return True
-
-    await _each_purchase(work, messages, move)
-
-
-async def deadlines(work: UnitOfWork, messages: Sequence[Message[PurchaseDeadline]]) -> None:
-    """Steps that are late; a purchase that has moved on is not."""
-
-    def move(work: UnitOfWork, purchase: Purchase, message: Message[PurchaseDeadline]) -> bool:
-        due = purchase.act_by is not None and purchase.act_by <= work.now
-        if purchase.state != message.data.state or not due:
-            return False
-        saga.late(work, purchase, message)
-        return True
-
-    await _each_purchase(work, messages, move)
 
 
 async def _purchases_of(work: UnitOfWork, messages: Sequence[Message[Any]]) -> dict[UUID, Purchase]:
@@ -276,7 +262,7 @@ def _order_id(message: Message[Any]) -> UUID:
     return message.data.order_id if not isinstance(message.data, Problem) else UUID(message.partitionkey)
 
 
-async def _each_purchase(work: UnitOfWork, messages: Sequence[Message[Any]], move: Move) -> None:
+async def _each_purchase(work: UnitOfWork, messages: Sequence[Message[Any]], moves: Mapping[type[Data], Move]) -> None:
     """Moves the purchases of `messages` one by one, in order, and writes those that changed at once.
 
     A gateway's request for an unknown order is refused; a service's message about one is none of ours.
@@ -288,6 +274,6 @@ async def _each_purchase(work: UnitOfWork, messages: Sequence[Message[Any]], mov
             purchase = purchases.get(_order_id(message))
             if purchase is None:
                 raise Refused("order_unknown")
-            if move(work, purchase, message):
+            if moves[type(message.data)](work, purchase, message):
                 changed[purchase.order_id] = purchase
     work.update(PurchaseRow, changed.values(), *CHANGING)
