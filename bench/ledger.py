@@ -1,4 +1,4 @@
-"""The ledger alone: releases already on the topic, posted as fast as escrow can; the bank is away meanwhile."""
+"""The ledger alone: releases already on the topic, posted as fast as escrow can; all others are away meanwhile."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 from aiokafka import AIOKafkaProducer
 
-from ops.stack_layout import Stack
+from ops.stack_layout import PART_NAMES, Stack
 from shared.clock import get_offset, machine_now
 from shared.contracts.bank import Result
 from shared.contracts.catalog import BankAccount
@@ -35,17 +35,20 @@ async def ledger_rates(stack: Stack, transfers: int) -> Ledger:
     """Measures both; opens the orders first."""
     producer = make_producer(stack.client_settings, "bench-ledger")
     await producer.start()
+    others = [name for name in PART_NAMES if name != "escrow"]
     try:
         cold_orders = min(COLD_ORDERS, transfers)
         per_order = transfers // cold_orders
         cold = [new_id() for _ in range(cold_orders)]
         hot = new_id()
-        await stack.halt("bank")
+        for name in others:
+            await stack.halt(name)
         await _open(stack, producer, dict.fromkeys(cold, per_order) | {hot: transfers})
         cold_releases = [(order, number) for number in range(1, per_order + 1) for order in cold]
         cold_per_s = await _release(stack, producer, cold_releases)
         hot_per_s = await _release(stack, producer, [(hot, number) for number in range(1, transfers + 1)])
-        await stack.resume("bank")
+        for name in others:
+            await stack.resume(name)
     finally:
         await producer.stop()
     return Ledger(cold_per_s, hot_per_s)

@@ -28,12 +28,12 @@ from shared.contracts.orders import (
     SignContract,
 )
 from shared.ids import new_id
-from shared.messaging.broker import make_reader
 from shared.messaging.rpc import GatewayClient
 from shared.settings import ClientSettings
 
-GATEWAY: Final = "bench"
 STALLED_S: Final = 60.0
+LINGER_MS: Final = 10
+"""A gateway of many users sends and hears in small sets; part of every latency that is measured."""
 HEARD: Final = (topics.events("orders"), topics.events("escrow"))
 
 
@@ -74,34 +74,29 @@ class Measured:
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1000
 
 
-class LoadGateway:
-    """One copy of the gateway `bench`: sends without waiting, hears everything."""
+class LoadGateway(GatewayClient):
+    """A gateway that sends without waiting and hears everything: its answers and the events of orders and escrow."""
 
     def __init__(self, settings: ClientSettings) -> None:
-        self.settings = settings
-        self.client = GatewayClient(settings, GATEWAY, partition=1)
-        self._reader = make_reader(settings)
+        super().__init__(settings, "bench", partition=1, linger_ms=LINGER_MS)
         self.problems: list[Problem] = []
 
     async def __aenter__(self) -> Self:
-        await self.client.__aenter__()
+        await self._producer.start()
         await self._reader.start()
-        names = [self.settings.namespace + name for name in HEARD]
-        mine = TopicPartition(self.settings.namespace + self.client.replies_topic, self.client.partition)
-        wanted = [mine, *(TopicPartition(name, p) for name in names for p in range(topics.PARTITIONS))]
+        mine = TopicPartition(self.namespace + self.replies_topic, self.partition)
+        heard = [self.namespace + name for name in HEARD]
+        wanted = [mine, *(TopicPartition(name, p) for name in heard for p in range(topics.PARTITIONS))]
         self._reader.assign(wanted)
         await self._reader.seek_to_end(*wanted)
         for partition in wanted:
             await self._reader.position(partition)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._reader.stop()
-        await self.client.__aexit__()
-
     async def send(self, request: Request, token: str) -> None:
         """Sends `request` and goes on; the producer batches what is sent meanwhile."""
-        await self.client.post(request, token=token)
+        body = self.envelope(request, new_id(), token=token)
+        await self._producer.send(self.namespace + request.TOPIC, body, key=request.partition_key.encode() or None)
 
     async def hear(self, on: Hearing, done: Callable[[], bool]) -> None:
         """Calls `on[type]` with the envelope of each message heard, until `done`."""
@@ -121,6 +116,7 @@ class LoadGateway:
                     call = on.get(envelope["type"])
                     if call is not None:
                         call(envelope)
+            await asyncio.sleep(LINGER_MS / 1000)
 
 
 class _Window:

@@ -44,11 +44,11 @@ class Settings(ClientSettings):
     log_format: str = Field(default="auto", pattern="^(auto|json|console)$")
     log_level: str = Field(default="INFO")
 
-    poll_records: int = Field(default=500, ge=1, le=5000, description="most records of one poll = one transaction")
+    poll_records: int = Field(default=2000, ge=1, le=5000, description="most records of one poll = one transaction")
     poll_every_ms: int = Field(
         default=20, ge=0, le=5000, description="shortest time between two polls that bring something, in milliseconds"
     )
-    relay_rows: int = Field(default=2000, ge=1, le=20000, description="most outbox rows of one relay round")
+    relay_rows: int = Field(default=4000, ge=1, le=20000, description="most outbox rows of one relay round")
     timer_rows: int = Field(default=500, ge=1, le=5000, description="most timers fired in one transaction")
     keep_sent_days: int = Field(default=30, ge=1, description="days that sent outbox and inbox rows are kept")
     stuck_after_s: float = Field(default=120.0, gt=0, description="the watchdog ends a process stuck for so long")

@@ -31,6 +31,7 @@ import psutil
 
 from ops.stack.errors import StackError
 from ops.stack.progress import Progress, Silent
+from ops.stack.scheduling import finish_batches
 
 READY_TIMEOUT_S = 120.0
 # A process that has crashed so often before it was ready even once will not get there by trying again.
@@ -175,8 +176,7 @@ class Supervisor:
                 stderr=asyncio.subprocess.STDOUT,
                 # Ctrl-C on the terminal is for us: we stop the services in order.
                 start_new_session=True,
-                # The belt: should we be killed with no time to stop anything, Linux tells the child to end.
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_prepare_child if sys.platform == "linux" else None,
             )
         self._children[spec.name] = child
         state = self.states[spec.name]
@@ -358,7 +358,9 @@ async def _end(child: asyncio.subprocess.Process) -> None:
         await child.wait()
 
 
-def _die_with_parent() -> None:
-    """Runs in the child between fork and exec: ask Linux for SIGTERM when the parent's thread ends."""
+def _prepare_child() -> None:
+    """Runs in the child between fork and exec."""
     assert _libc is not None
+    # The belt: should we be killed with no time to stop anything, Linux tells the child to end.
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    finish_batches()

@@ -12,6 +12,7 @@ from pathlib import Path
 from ops.stack.kafka import EmbeddedKafka
 from ops.stack.postgres import EmbeddedPostgres
 from ops.stack.progress import Progress, Silent
+from ops.stack.scheduling import finish_batches
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def start_servers(folder: Path, progress: Progress | None = None) -> Servers:
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     shown = progress or Silent()
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2, initializer=finish_batches) as pool:  # what its threads start inherits it
         postgres = pool.submit(_postgres, folder, shown)
         kafka = pool.submit(_kafka, folder, shown)
     servers = Servers(kafka.result(), postgres.result())

@@ -147,8 +147,9 @@ def subscribe(
     return subscriber
 
 
-def make_producer(settings: ClientSettings, service: str) -> AIOKafkaProducer:
-    """The relay's producer: acknowledged by all replicas, idempotent, in order."""
+def make_producer(settings: ClientSettings, service: str, *, linger_ms: int = 0) -> AIOKafkaProducer:
+    """A producer: acknowledged by all replicas, idempotent, in order. The relay makes its own batches and does not
+    linger."""
     return AIOKafkaProducer(
         bootstrap_servers=settings.kafka,
         client_id=f"yike-{service}-relay",
@@ -156,7 +157,7 @@ def make_producer(settings: ClientSettings, service: str) -> AIOKafkaProducer:
         enable_idempotence=True,
         request_timeout_ms=20_000,
         retry_backoff_ms=50,
-        linger_ms=0,
+        linger_ms=linger_ms,
         max_batch_size=PRODUCER_BATCH_BYTES,
         max_request_size=MAX_REQUEST_BYTES,
         compression_type=None,  # two cores are spent on better things; a wide network wants lz4 (needs cramjam)

@@ -11,6 +11,7 @@ exist) whose send failed rests, longer each time, and is passed over too.
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -66,8 +67,8 @@ class _NotThereError(Exception):
 
 @dataclass(slots=True)
 class _UnderWay:
-    """What one leadership has begun. `after` is where the next round begins to look: not 0 only while a whole window
-    of rows has to be passed over, and 0 again as soon as one of `passed_over` is free."""
+    """What one leadership has begun. `after` is where the next round begins to look: not 0 only while windows are full,
+    so that a backlog is read once, and 0 again as soon as one of `passed_over` is free."""
 
     sends: dict[Place, asyncio.Task[bool]] = field(default_factory=dict)
     acknowledged: list[int] = field(default_factory=list)
@@ -201,9 +202,11 @@ class Relay:
                 send.add_done_callback(lambda _: self._woken.set())
         await self._settle(connection, way)
         full = len(rows) == limit
+        if full:
+            way.after = rows[-1]["seq"]
+        elif not way.passed_over:
+            way.after = 0
         if way.passed_over:
-            if full:
-                way.after = rows[-1]["seq"]
             metrics.OUTBOX_AGE.labels(self.service).set(await connection.fetchval(_OLDEST) or 0.0)
         elif not rows:
             metrics.OUTBOX_AGE.labels(self.service).set(0)
@@ -226,8 +229,9 @@ class Relay:
             error = send.exception()
             if error is None:
                 self._rests.pop(place, None)
-                if not send.result():
-                    self._woken.set()  # it was looked up only: its rows can go now
+                if not send.result():  # it was looked up only: its rows can go now, from the first
+                    way.passed_over.add(place)
+                    self._woken.set()
                 continue
             self._rest(place, error)
             if not isinstance(error, _NotThereError):
@@ -265,7 +269,7 @@ class Relay:
         known = producer.client.cluster.partitions_for_topic(topic)
         if not known:
             return topic, NOWHERE
-        return topic, (murmur2(row["key"].encode()) & 0x7FFFFFFF) % len(known)
+        return topic, _hash(row["key"]) % len(known)
 
     async def _publish(
         self, producer: AIOKafkaProducer, place: Place, rows: Sequence[Any], acknowledged: list[int]
@@ -303,6 +307,12 @@ class Relay:
             await delivered
             acknowledged += packed
         return True
+
+
+@functools.lru_cache(4096)
+def _hash(key: str) -> int:
+    """As every Kafka client counts it. Kept, for one order has several rows in a round."""
+    return int(murmur2(key.encode()) & 0x7FFFFFFF)
 
 
 def _headers(row: Any) -> list[tuple[str, bytes]]:

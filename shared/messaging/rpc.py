@@ -49,14 +49,17 @@ class RequestRefused(Exception):
 
 
 class GatewayClient:
-    """One copy (`partition`) of gateway `name`. Use as an async context manager."""
+    """One copy (`partition`) of gateway `name`. Use as an async context manager.
 
-    def __init__(self, settings: ClientSettings, name: str, partition: int = 0) -> None:
+    `linger_ms`: how long a request waits for others to travel with; 0 where a person waits for each.
+    """
+
+    def __init__(self, settings: ClientSettings, name: str, partition: int = 0, *, linger_ms: int = 0) -> None:
         self.name = name
         self.partition = partition
         self.namespace = settings.namespace
         self.replies_topic = topics.gateway_replies(name)
-        self._producer = make_producer(settings, f"gateway-{name}")
+        self._producer = make_producer(settings, f"gateway-{name}", linger_ms=linger_ms)
         self._reader: AIOKafkaConsumer = make_reader(settings)
         self._waiting: dict[UUID, list[asyncio.Future[Reply]]] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -150,14 +153,6 @@ class GatewayClient:
                 "data": request,
             }
         ).encode()
-
-    async def post(self, request: Request, *, token: str = "") -> UUID:
-        """Sends `request` without waiting for the broker or for an answer; returns the message id. For loads."""
-        message_id = new_id()
-        body = self.envelope(request, message_id, token=token)
-        topic = self.namespace + request.TOPIC
-        await self._producer.send(topic, body, key=request.partition_key.encode() or None)
-        return message_id
 
     async def send_raw(self, topic: str, key: str, body: bytes, headers: list[tuple[str, bytes]] | None = None) -> None:
         """Publishes `body` as it is and waits for the broker's acknowledgement."""
