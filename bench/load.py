@@ -79,6 +79,7 @@ class LoadGateway(GatewayClient):
 
     def __init__(self, settings: ClientSettings) -> None:
         super().__init__(settings, "bench", partition=1, linger_ms=LINGER_MS)
+        self._settings = settings
         self.problems: list[Problem] = []
 
     async def __aenter__(self) -> Self:
@@ -86,7 +87,7 @@ class LoadGateway(GatewayClient):
         await self._reader.start()
         mine = TopicPartition(self.namespace + self.replies_topic, self.partition)
         heard = [self.namespace + name for name in HEARD]
-        wanted = [mine, *(TopicPartition(name, p) for name in heard for p in range(topics.PARTITIONS))]
+        wanted = [mine, *(TopicPartition(name, p) for name in heard for p in range(self._settings.partitions))]
         self._reader.assign(wanted)
         await self._reader.seek_to_end(*wanted)
         for partition in wanted:

@@ -78,6 +78,9 @@ EVERY_PART_READS: Final = ("YIKE_DATABASE", "YIKE_KAFKA", "YIKE_KEYS", "YIKE_POR
 KEY_HOLDERS: Final = (*PARTICIPANTS, "ops")
 """Who has keys: everybody on the road, and the operator's side, which issues the tokens that are not a guardian's."""
 CRASH_POLL_S: Final = 0.02
+STACK_PARTITIONS: Final = 4
+"""Of a stack on one machine, which runs one copy of each service: every partition costs a share of each poll and of
+each round of the relay (docs/adr/0008)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Site:
     sms_file: Path
     ports: Mapping[str, int] = field(default_factory=dict)
     namespace: str = ""
+    partitions: int = STACK_PARTITIONS
     suffix: str = ""
     embedded: bool = False
 
@@ -116,12 +120,17 @@ class Site:
 
     def client_settings(self) -> ClientSettings:
         """What a gateway, or an operator's reader of topics, needs to know."""
-        return ClientSettings(kafka=self.kafka, namespace=self.namespace)
+        return ClientSettings(kafka=self.kafka, namespace=self.namespace, partitions=self.partitions)
 
 
-def topics_of(namespace: str) -> list[Topic]:
-    """All topics, with `namespace` before each name."""
-    return [replace(topic, name=namespace + topic.name) for topic in ALL_TOPICS]
+def topics_of(settings: ClientSettings) -> list[Topic]:
+    """All topics as a stack has them: with its namespace before each name, and its number of partitions."""
+    found: list[Topic] = []
+    for topic in ALL_TOPICS:
+        shared = topic.kind not in ("dead letters", "gateway replies")
+        partitions = settings.partitions if shared else topic.partitions
+        found.append(replace(topic, name=settings.namespace + topic.name, partitions=partitions))
+    return found
 
 
 async def prepare(
@@ -147,9 +156,6 @@ async def prepare(
     progress.done("databases", f"{len(dsns)} databases, tables up to date")
     keys = folder / "keys"
     generate_keys(keys, KEY_HOLDERS)
-    progress.step("topics", f"making {len(ALL_TOPICS)} topics")
-    report = await ensure_topics(running.kafka, topics=topics_of(namespace))
-    progress.done("topics", topics_in_words(report))
     site = Site(
         kafka=running.kafka,
         admin_dsn=running.postgres_admin_dsn,
@@ -161,6 +167,9 @@ async def prepare(
         suffix=suffix,
         embedded=servers is None and not os.environ.get("YIKE_POSTGRES"),
     )
+    progress.step("topics", f"making {len(ALL_TOPICS)} topics")
+    report = await ensure_topics(running.kafka, topics=topics_of(site.client_settings()))
+    progress.done("topics", topics_in_words(report))
     site.save(folder)
     return site
 
@@ -350,7 +359,7 @@ class Stack:
         if self.site.suffix:
             await drop_databases(self.admin_dsn, PART_NAMES, suffix=self.site.suffix)
         if self.site.namespace:
-            await _delete_topics(self.kafka, [topic.name for topic in topics_of(self.site.namespace)])
+            await _delete_topics(self.kafka, [topic.name for topic in topics_of(self.client_settings)])
         await self.stop()
 
     async def __aenter__(self) -> Self:

@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SERVICES: Final = ("catalog", "orders", "escrow", "complaints", "notify")
+PARTITIONS: Final = 12
 PARTICIPANTS: Final = (*SERVICES, "bank")
 """Everybody who consumes on the road; `bank` is the stand-in that plays the banks."""
 
@@ -17,6 +18,13 @@ class ClientSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="YIKE_", frozen=True)
 
     kafka: str = Field(description="bootstrap servers, host:port[,host:port]")
+    partitions: int = Field(
+        default=PARTITIONS,
+        ge=1,
+        le=1000,
+        description="partitions of each topic of a service: how many of its copies can share the work; fixed when the "
+        "topics are made",
+    )
     namespace: str = Field(default="", max_length=40, description="before every topic and group name: isolates tests")
     kafka_username: str = Field(default="", description="SASL/SCRAM-SHA-512 user; empty: no SASL")
     kafka_password: str = Field(default="", repr=False)

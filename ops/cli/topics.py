@@ -30,7 +30,7 @@ async def list_(*, common: Common = USUAL) -> int:
         yike topics list
     """
     settings = Found(common).client_settings
-    wanted = topics_of(settings.namespace)
+    wanted = topics_of(settings)
     async with looking(settings) as kafka:
         existing = {topic.name: kafka.partitions(topic.name) for topic in wanted}
         bounds = await kafka.bounds(place for found in existing.values() for place in found)
@@ -77,7 +77,7 @@ async def ensure(
         report = await ensure_topics(
             settings.kafka,
             replication_factor=replication_factor,
-            topics=topics_of(settings.namespace),
+            topics=topics_of(settings),
             client_options=client_security(settings),
         )
     except KafkaError as error:

@@ -14,9 +14,8 @@ Few, by owner and kind:
 from dataclasses import dataclass
 from typing import Final
 
-from shared.settings import PARTICIPANTS, SERVICES
+from shared.settings import PARTICIPANTS, PARTITIONS, SERVICES
 
-PARTITIONS: Final = 12
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 """Largest body the road takes; the broker's own limit (1 MiB) stands above it, so a park always fits."""
 

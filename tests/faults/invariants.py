@@ -24,7 +24,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.protocol.group import LeaveGroupRequest
 
-from ops.stack_layout import PART_NAMES, Stack
+from ops.stack_layout import PART_NAMES, Stack, topics_of
 from services.escrow import audit
 from shared.contracts import topics
 from shared.contracts.topics import ALL_TOPICS, TOPICS_BY_NAME
@@ -73,8 +73,8 @@ class Kafka:
         self._admin = admin
         self._reader = reader
         self._partitions = [
-            TopicPartition(self._namespace + topic.name, partition)
-            for topic in ALL_TOPICS
+            TopicPartition(topic.name, partition)
+            for topic in topics_of(stack.client_settings)
             for partition in range(topic.partitions)
         ]
         # Assigned at once: asked for offsets only, it would learn of one topic after the other, each with a pause.

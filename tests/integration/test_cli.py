@@ -177,7 +177,7 @@ class TestTopics:
     async def test_all_topics_are_listed_with_what_kafka_has(self, yike: Yike, stack: Stack) -> None:
         outcome = await yike("topics", "list")
         assert outcome.status == 0
-        assert [one["name"] for one in outcome.data] == [topic.name for topic in topics_of(stack.site.namespace)]
+        assert [one["name"] for one in outcome.data] == [topic.name for topic in topics_of(stack.client_settings)]
         assert all(one["partitions"] == one["partitions_found"] for one in outcome.data)
 
     async def test_a_lost_topic_is_noticed_and_made_again(self, yike: Yike, stack: Stack) -> None:

@@ -150,7 +150,7 @@ class TestProcess:
         by_message = {line["message"]: line for line in process.logged("at work") if "message" in line}
         assert set(by_message) >= {ask["id"], refused["id"], bug["id"]}
         line = by_message[ask["id"]]
-        assert (line["service"], line["type"], line["correlation"]) == (SERVICE, Ask.TYPE, ask["correlationid"])
+        assert (line["service"], line["handler"], line["correlation"]) == (SERVICE, "on_ask", ask["correlationid"])
         assert line["trace"] == trace
         (parked,) = process.logged("parked")
         assert (parked["message"], parked["trace"], parked["reason"]) == (bug["id"], trace, "handler_failed")
