@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import json
 import shutil
 import sys
@@ -204,6 +205,7 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console(stderr=arguments.json, highlight=False)
     finish_batches()
+    gc.disable()  # a load that pauses to collect garbage measures itself
     figures = uvloop.run(run(console, QUICK if arguments.quick else Sizes()))
     if arguments.json:
         print(json.dumps(asdict(figures), indent=2))

@@ -78,7 +78,7 @@ EVERY_PART_READS: Final = ("YIKE_DATABASE", "YIKE_KAFKA", "YIKE_KEYS", "YIKE_POR
 KEY_HOLDERS: Final = (*PARTICIPANTS, "ops")
 """Who has keys: everybody on the road, and the operator's side, which issues the tokens that are not a guardian's."""
 CRASH_POLL_S: Final = 0.02
-STACK_PARTITIONS: Final = 4
+STACK_PARTITIONS: Final = 2
 """Of a stack on one machine, which runs one copy of each service: every partition costs a share of each poll and of
 each round of the relay (docs/adr/0008)."""
 
