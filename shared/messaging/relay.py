@@ -67,8 +67,9 @@ class _NotThereError(Exception):
 
 @dataclass(slots=True)
 class _UnderWay:
-    """What one leadership has begun. `after` is where the next round begins to look: not 0 only while windows are full,
-    so that a backlog is read once, and 0 again as soon as one of `passed_over` is free."""
+    """What one leadership has begun. `after` is where the next round begins to look: not 0 only while a whole window
+    of rows has to be passed over, and 0 again as soon as one of `passed_over` is free. Never to save looking: a
+    transaction that took its numbers early and commits late would have its rows overtaken by later ones of its keys."""
 
     sends: dict[Place, asyncio.Task[bool]] = field(default_factory=dict)
     acknowledged: list[int] = field(default_factory=list)
@@ -202,11 +203,9 @@ class Relay:
                 send.add_done_callback(lambda _: self._woken.set())
         await self._settle(connection, way)
         full = len(rows) == limit
-        if full:
-            way.after = rows[-1]["seq"]
-        elif not way.passed_over:
-            way.after = 0
         if way.passed_over:
+            if full:
+                way.after = rows[-1]["seq"]
             metrics.OUTBOX_AGE.labels(self.service).set(await connection.fetchval(_OLDEST) or 0.0)
         elif not rows:
             metrics.OUTBOX_AGE.labels(self.service).set(0)
@@ -229,9 +228,8 @@ class Relay:
             error = send.exception()
             if error is None:
                 self._rests.pop(place, None)
-                if not send.result():  # it was looked up only: its rows can go now, from the first
-                    way.passed_over.add(place)
-                    self._woken.set()
+                if not send.result():
+                    self._woken.set()  # it was looked up only: its rows can go now
                 continue
             self._rest(place, error)
             if not isinstance(error, _NotThereError):
