@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from services.escrow import bank, ledger
-from services.escrow.bank import INSTRUCTION_CHANGES, instruct
+from services.escrow import ledger
+from services.escrow.bank import INSTRUCTION_CHANGES, announce_release, instruct
 from services.escrow.domain import (
     Account,
     Instruction,
@@ -118,7 +118,7 @@ async def resume(work: UnitOfWork, message: Message[ResumeReleases]) -> None:
         waiting = [instruction for instruction in of_order if instruction.state == "waiting"]
         for instruction in waiting:
             transfers.append(start_payout(account, instruction, work.now))
-            bank.announce_release(work, account, instruction, message)
+            announce_release(work, account, instruction, message)
         work.update(InstructionRow, waiting, *INSTRUCTION_CHANGES)
     ledger.post(work, transfers, {account.order_id: account})
 

@@ -8,7 +8,6 @@ from structlog.contextvars import bound_contextvars
 
 from shared.contracts import topics
 from shared.contracts.envelope import Data, Message, Reply
-from shared.contracts.errors import Refused
 from shared.messaging.work import UnitOfWork
 
 D = TypeVar("D", bound=Data)
@@ -91,13 +90,9 @@ def each(
         for message in messages:
             await work.write()  # what others have collected is not this one's to undo
             with bound_contextvars(**words(message)), work.answering(message):
-                try:
-                    async with work.session.begin_nested():
-                        await handle(work, message)
-                        await work.write()
-                except Refused:
-                    work.writes.clear()
-                    raise
+                async with work.session.begin_nested():
+                    await handle(work, message)
+                    await work.write()
 
     batch.__name__ = getattr(handle, "__name__", "handler")
     batch.__doc__ = handle.__doc__

@@ -170,11 +170,11 @@ class UnitOfWork:
     @contextmanager
     def answering(self, message: Message[Any]) -> Iterator[None]:
         """Turns a `Refused` raised inside into the answer; what was collected for the message inside is dropped."""
-        sizes = len(self.outbox), len(self.timers), len(self.replies)
+        sizes = len(self.outbox), len(self.timers), len(self.replies), len(self.writes)
         try:
             yield
         except Refused as refused:
-            del self.outbox[sizes[0] :], self.timers[sizes[1] :], self.replies[sizes[2] :]
+            del self.outbox[sizes[0] :], self.timers[sizes[1] :], self.replies[sizes[2] :], self.writes[sizes[3] :]
             self.refuse(message, refused)
 
     def set_timer(self, data: Command, due_at: datetime, cause: Message[Any], *, subject: str = "") -> None:
