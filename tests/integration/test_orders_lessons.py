@@ -1,7 +1,7 @@
 """Lessons on the real servers: orders runs alone, the test plays institutions, guardians, catalog and escrow."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
@@ -23,35 +23,12 @@ from shared.contracts.orders import (
 from shared.contracts.types import LessonTime
 from shared.ids import new_id
 from shared.working_days import add_working_days
-from tests.harness import Harness
-from tests.integration.test_orders_purchases import Counter, Family, Order
+from tests.counter import Counter, Family, Order, counter, family, others, running
+
+__all__ = ["counter", "family", "others", "running"]
 
 REASON = "老师没有来上课"
 FEES = (3_333, 3_333, 3_334)
-
-
-@pytest.fixture(scope="module")
-async def running(harness: Harness) -> AsyncIterator[Harness]:
-    async with harness.service("orders"):
-        yield harness
-
-
-@pytest.fixture
-async def counter(running: Harness) -> AsyncIterator[Counter]:
-    counter = Counter(running)
-    yield counter
-    await counter.forget()
-
-
-@pytest.fixture(scope="module")
-async def family(running: Harness) -> Family:
-    return await Counter(running).family()
-
-
-@pytest.fixture(scope="module")
-async def others(running: Harness) -> Family:
-    """Another family."""
-    return await Counter(running).family()
 
 
 async def taught(counter: Counter, family: Family, count: int = 3, *, to_come: int = 0) -> Order:
