@@ -51,6 +51,7 @@ class Harness:
         self.client_settings = ClientSettings(kafka=servers.kafka, namespace=f"{name}.")
         self.dsns: dict[str, str] = {}
         self.recorded: list[dict[str, Any]] = []
+        self._recorded_to: dict[TopicPartition, int] = {}
         self._grown = asyncio.Condition()
         self.offset = timedelta(0)
         self._pools: dict[str, asyncpg.Pool[asyncpg.Record]] = {}
@@ -61,11 +62,7 @@ class Harness:
         """Databases, keys, topics, a gateway and a recorder of all topics."""
         generate_keys(self.folder / "keys", [*PARTICIPANTS, "ops"])
         self.dsns = await create_databases(self.servers.postgres_admin_dsn, PARTICIPANTS, suffix=f"_{self.name}")
-        wanted = [
-            dataclasses.replace(topic, name=self.client_settings.namespace + topic.name, partitions=TEST_PARTITIONS)
-            for topic in topics.ALL_TOPICS
-        ]
-        await ensure_topics(self.servers.kafka, topics=wanted)
+        await ensure_topics(self.servers.kafka, topics=self.own_topics())
         recorder = asyncio.create_task(self._record())
         try:
             async with GatewayClient(self.client_settings, "test") as self.client:
@@ -75,6 +72,13 @@ class Harness:
             await asyncio.gather(recorder, return_exceptions=True)
             for pool in self._pools.values():
                 await pool.close()
+
+    def own_topics(self) -> list[topics.Topic]:
+        """The topics of this harness, as they shall be."""
+        return [
+            dataclasses.replace(topic, name=self.client_settings.namespace + topic.name, partitions=TEST_PARTITIONS)
+            for topic in topics.ALL_TOPICS
+        ]
 
     def settings(self, service: str, **changes: Any) -> Settings:
         """Settings of one service of this harness."""
@@ -192,18 +196,40 @@ class Harness:
         reader = make_reader(self.client_settings)
         await reader.start()
         try:
-            names = [self.client_settings.namespace + topic.name for topic in topics.ALL_TOPICS]
-            reader.assign([TopicPartition(name, p) for name in names for p in range(TEST_PARTITIONS)])
+            reader.assign(
+                [TopicPartition(topic.name, p) for topic in self.own_topics() for p in range(topic.partitions)]
+            )
             while True:
-                found = await reader.getmany(timeout_ms=100)
-                for tp, records in found.items():
+                for tp, records in (await reader.getmany(timeout_ms=100)).items():
                     for record in records:
-                        self.recorded.append(_envelope(record.value) | {"_topic": tp.topic, "_headers": record.headers})
-                if found:
+                        self.recorded.append(
+                            {"type": "", "partitionkey": ""}
+                            | envelope_of(record.value)
+                            | {"_topic": record.topic, "_partition": record.partition, "_offset": record.offset}
+                            | {"_key": record.key, "_value": record.value, "_headers": record.headers}
+                        )
+                    self._recorded_to[tp] = records[-1].offset + 1
                     async with self._grown:
                         self._grown.notify_all()
         finally:
             await reader.stop()
+
+    async def ends(self, *names: str) -> dict[TopicPartition, int]:
+        """The end of every partition of these topics (with namespace)."""
+        partitions = [TopicPartition(name, p) for name in names for p in range(TEST_PARTITIONS)]
+        reader = make_reader(self.client_settings)
+        await reader.start()
+        try:
+            reader.assign(partitions)
+            found: dict[TopicPartition, int] = await reader.end_offsets(partitions)
+            return found
+        finally:
+            await reader.stop()
+
+    async def expect_recorded(self) -> None:
+        """Waits until all that lies on the topics by now is recorded: before looking at everything that came."""
+        last = await self.ends(*(topic.name for topic in self.own_topics()))
+        await self.until(lambda: all(self._recorded_to.get(tp, 0) >= end for tp, end in last.items()))
 
     async def expect_envelope(self, matches: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first recorded envelope that matches, waiting for it. `_topic` says where it came."""
@@ -278,7 +304,8 @@ def is_reply(envelope: dict[str, Any]) -> bool:
     return contract is not None and issubclass(contract, Reply)
 
 
-def _envelope(value: bytes | None) -> dict[str, Any]:
+def envelope_of(value: bytes | None) -> dict[str, Any]:
+    """The envelope in a record, or one that says there is none."""
     try:
         envelope = pydantic_core.from_json(value or b"")
     except ValueError:

@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import asyncpg
-import pydantic_core
 import pytest
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -46,7 +45,7 @@ from shared.messaging.tables import CLOCK_SQL
 from shared.messaging.work import UnitOfWork
 from shared.service import Background, Service, run
 from shared.tables import service_metadata
-from tests.harness import TEST_PARTITIONS, WAIT_S, Harness
+from tests.harness import TEST_PARTITIONS, WAIT_S, Harness, envelope_of
 
 if __name__ != "__main__":
     # structlog's own console prints every local variable of a traceback; that takes seconds, and nothing else runs.
@@ -383,26 +382,6 @@ class Road(Harness):
 
     # --- record and expect ----------------------------------------------------------------------------------------
 
-    async def _record(self) -> None:
-        reader = make_reader(self.client_settings)
-        await reader.start()
-        try:
-            reader.assign([TopicPartition(t.name, p) for t in self.own_topics() for p in range(t.partitions)])
-            while True:
-                found = await reader.getmany(timeout_ms=100)
-                for record in (record for records in found.values() for record in records):
-                    self.recorded.append(
-                        {"type": "", "partitionkey": ""}
-                        | envelope_of(record.value)
-                        | {"_topic": record.topic, "_partition": record.partition, "_offset": record.offset}
-                        | {"_key": record.key, "_value": record.value, "_headers": record.headers}
-                    )
-                if found:
-                    async with self._grown:
-                        self._grown.notify_all()
-        finally:
-            await reader.stop()
-
     def on(self, topic: str) -> list[dict[str, Any]]:
         """What was recorded on `topic` so far."""
         return [one for one in self.recorded if one["_topic"] == self.client_settings.namespace + topic]
@@ -450,24 +429,7 @@ class Road(Harness):
             return not unsent and await self.lag(group) == 0
 
         await self.until(quiet)
-        last = await self.ends(*(topic.name for topic in self.own_topics()))
-        await self.until(lambda: all(self._recorded_to(tp) >= end for tp, end in last.items()))
-
-    def _recorded_to(self, tp: TopicPartition) -> int:
-        seen = [one["_offset"] for one in self.recorded if (one["_topic"], one["_partition"]) == tuple(tp)]
-        return max(seen) + 1 if seen else 0
-
-    async def ends(self, *names: str) -> dict[TopicPartition, int]:
-        """The end of every partition of these topics (with namespace)."""
-        partitions = [TopicPartition(name, p) for name in names for p in range(TEST_PARTITIONS)]
-        reader = make_reader(self.client_settings)
-        await reader.start()
-        try:
-            reader.assign(partitions)
-            found: dict[TopicPartition, int] = await reader.end_offsets(partitions)
-            return found
-        finally:
-            await reader.stop()
+        await self.expect_recorded()
 
     async def admin(self, sql: str) -> None:
         """Runs SQL as the administrator of the server."""
@@ -521,15 +483,6 @@ async def make_tables(database: Database) -> None:
     async with database.engine.begin() as connection:
         await connection.execute(text(CLOCK_SQL))
         await connection.run_sync(metadata.create_all)
-
-
-def envelope_of(value: bytes | None) -> dict[str, Any]:
-    """The envelope in a record, or one that says there is none."""
-    try:
-        envelope = pydantic_core.from_json(value or b"")
-    except ValueError:
-        return {"type": "unreadable"}
-    return envelope if isinstance(envelope, dict) else {"type": "unreadable"}
 
 
 def body(data: Data, **changes: Any) -> dict[str, Any]:

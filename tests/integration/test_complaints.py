@@ -134,6 +134,7 @@ async def test_a_complaint_on_an_order_holds_its_releases_until_it_is_closed(har
         assert (closed.state, closed.act_by) == ("mediated", None)
         resumed = await harness.expect(ResumeReleases, order_id)
         assert resumed.complaint_id == filing.filing_id
+        await harness.expect_recorded()
         assert len(harness.seen(SuspendReleases, order_id)) == len(harness.seen(ResumeReleases, order_id)) == 1
 
 
@@ -157,6 +158,7 @@ async def test_the_same_filing_again_is_answered_the_same_and_another_content_is
         assert await harness.content("complaints") == before
         await unchanged_by(harness, "idempotency_conflict", request.model_copy(update={"text": "另一件事"}), actor)
         await unchanged_by(harness, "idempotency_conflict", request, guardian())
+        await harness.expect_recorded()
         assert len(harness.seen(SuspendReleases, order_id)) == 1
         assert len(harness.seen(FilingMoved, request.filing_id)) == 1
 
@@ -266,6 +268,7 @@ async def test_the_same_step_again_is_answered_the_same_and_changes_nothing(harn
         before = await harness.content("complaints")
         assert await step(harness, filing, "accepted", "受理") == first
         assert await harness.content("complaints") == before
+        await harness.expect_recorded()
         assert len(harness.seen(FilingMoved, filing.filing_id)) == 2
 
 
@@ -285,6 +288,7 @@ async def test_every_refused_step_changes_nothing(harness: Harness) -> None:
         await unchanged_by(harness, "request_invalid", nowhere, AUTHORITY)
         where = accept.model_copy(update={"transferred_to": "武进区教育局"})
         await unchanged_by(harness, "request_invalid", where, AUTHORITY)
+        await harness.expect_recorded()
         assert len(harness.seen(FilingMoved, filing.filing_id)) == 1
 
 
@@ -304,6 +308,7 @@ async def test_a_filing_that_nobody_accepts_is_told_overdue_once_and_gets_a_new_
         assert shown.act_by > harness.now() + timedelta(days=7)
         late = await harness.publish(FilingDeadline(filing_id=filing.filing_id, state="submitted"))
         await _handled(harness, late)
+        await harness.expect_recorded()
         assert [one.overdue for one in harness.seen(FilingMoved, filing.filing_id)] == [False, True]
 
 
@@ -325,6 +330,7 @@ async def test_an_accepted_complaint_that_is_not_mediated_in_time_is_told_overdu
         unknown = await harness.publish(FilingDeadline(filing_id=new_id(), state="submitted"))
         await _handled(harness, late)
         await _handled(harness, unknown)
+        await harness.expect_recorded()
         assert sum(one.overdue for one in harness.seen(FilingMoved, filing.filing_id)) == 1
 
 

@@ -225,6 +225,7 @@ async def test_money_after_the_deadline_is_suspense(escrow: Escrow, harness: Har
     booked = only(SuspenseBooked, await escrow.tell(result(collect)))
     assert (booked.order_id, booked.reason, booked.amount_fen) == (ask.order_id, "late", PRICE_FEN)
     assert await escrow.money(ask) == {"state": "failed"}
+    await harness.expect_recorded()
     assert len(harness.seen(PaymentFailed, ask.order_id)) == 1
 
 

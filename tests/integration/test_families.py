@@ -138,6 +138,7 @@ async def test_the_next_sign_in_of_a_phone_finds_its_account_and_records_the_new
     sql = "SELECT version FROM agreements WHERE account_id = $1 ORDER BY agreed_at"
     agreed = await running.rows("orders", sql, first.account_id)
     assert [row["version"] for row in agreed] == ["2026-09", "2026-11"]
+    await running.expect_recorded()
     assert len(running.seen(SetContact, first.account_id)) == 1
 
 

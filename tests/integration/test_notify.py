@@ -702,6 +702,7 @@ class TestSender:
         assert len(desk.lines(phone)) == 1
         assert (await desk.row(sms_id))["state"] == "sent"
         await harness.expect(SmsSent, sms_id)
+        await harness.expect_recorded()
         assert len(harness.seen(SmsSent, sms_id)) == 1
 
     async def test_one_that_dies_before_the_call_leaves_one_line_too(self, harness: Harness, desk: Desk) -> None:

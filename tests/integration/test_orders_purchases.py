@@ -161,6 +161,7 @@ async def test_at_the_counter_of_a_bank_there_is_a_day_to_pay(counter: Counter, 
 
 async def test_many_families_buy_at_once(counter: Counter, family: Family, others: Family) -> None:
     orders = await asyncio.gather(*(counter.bring(who, "enrolled") for who in [family, others] * 4))
+    await counter.harness.expect_recorded()
     for order in orders:
         assert len(counter.harness.seen(TakeSeat, order.order_id)) == 1
         assert len((await counter.show(order)).lessons) == 3

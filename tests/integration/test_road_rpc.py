@@ -52,6 +52,7 @@ class TestAnswers:
         ):
             answers = await asyncio.gather(*(ask(client, account, 1) for client in (service.client, one, two)))
         assert sorted(answer.total for answer in answers) == [1, 2, 3]
+        await service.expect_recorded()
         replies = [one for one in service.on(GATEWAY_REPLIES) if one["partitionkey"] == str(account)]
         assert sorted(reply["_partition"] for reply in replies) == [0, 1, 2]
         admin = AIOKafkaAdminClient(bootstrap_servers=service.servers.kafka)
@@ -90,6 +91,7 @@ class TestAnswers:
         for _ in range(2):
             with pytest.raises(RequestRefused, match="amount_invalid"):
                 await ask(service.client, account, -1, message_id=id_)
+        await service.expect_recorded()
         assert len([one for one in service.on(REQUESTS) if one["id"] == str(id_)]) == 2
 
     async def test_what_cannot_be_read_among_the_answers_keeps_none_from_being_heard(self, service: Road) -> None:
