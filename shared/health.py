@@ -11,14 +11,12 @@ from sqlalchemy import text
 
 from shared.database import Database
 from shared.messaging import metrics
+from shared.messaging.outbox import OLDEST
 
 OUTBOX_AGE_LIMIT_S = 60.0
 LOOK_TIMEOUT_S = 2.0
 """A database that does not answer at all must not use up the pool with those who ask for it."""
-_LOOK = text("""
-SELECT coalesce(extract(epoch FROM yike_now() - min(created_at)), 0)::float8
-FROM (SELECT created_at FROM outbox WHERE sent_at IS NULL ORDER BY seq LIMIT 1) oldest
-""")
+_LOOK = text(OLDEST)
 
 
 def routes(service: str, database: Database, consuming: Callable[[], tuple[bool, int]]) -> list[tuple[str, Any]]:

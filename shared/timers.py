@@ -31,7 +31,8 @@ RETURNING type, subject, id, data, key, correlationid, causationid, traceparent,
 
 _PURGES: Final = (
     text("""DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox
-            WHERE sent_at < yike_now() - make_interval(days => :days) ORDER BY seq LIMIT :rows)"""),
+            WHERE created_at < yike_now() - make_interval(days => :days)
+              AND NOT EXISTS (SELECT FROM unsent WHERE unsent.seq = outbox.seq) ORDER BY seq LIMIT :rows)"""),
     text("""DELETE FROM inbox WHERE ctid = ANY(ARRAY(SELECT ctid FROM inbox
             WHERE received_at < yike_now() - make_interval(days => :days) AND parked IS NULL LIMIT :rows))"""),
 )
@@ -105,7 +106,7 @@ class Timers:
                         body=body,
                     )
                 )
-            await sets.write(session, outbox.messages(messages))
+            await sets.write(session, *outbox.messages(messages))
         if rows:
             metrics.TIMERS_FIRED.labels(self.service).inc(len(rows))
             self.relay.wake()

@@ -38,7 +38,7 @@ D = TypeVar("D", bound=Data)
 WORDS = (bank, catalog, complaints, escrow, notify, orders)
 TEST_PARTITIONS = 3
 WAIT_S = 15.0
-ROAD_TABLES = ("inbox", "outbox", "timers", "alembic_version")
+ROAD_TABLES = ("inbox", "outbox", "unsent", "timers", "alembic_version")
 
 
 class Harness:

@@ -425,7 +425,7 @@ class Road(Harness):
         """Waits until everything published is read, committed, answered and on its topic."""
 
         async def quiet() -> bool:
-            unsent = await self.rows(SERVICE, "SELECT 1 FROM outbox WHERE sent_at IS NULL LIMIT 1")
+            unsent = await self.rows(SERVICE, "SELECT 1 FROM unsent LIMIT 1")
             return not unsent and await self.lag(group) == 0
 
         await self.until(quiet)

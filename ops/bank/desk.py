@@ -179,7 +179,7 @@ async def _take_in(
         session,
         sets.insert(EntryRow, [entry]),
         sets.update(AccountRow, [held], "balance_fen"),
-        outbox.messages([_spoken(result, moment)]),
+        *outbox.messages([_spoken(result, moment)]),
     )
     return result
 

@@ -19,14 +19,14 @@ app = App(name="outbox", help="The record of everything the services have said; 
 
 BATCH_ROWS: Final = 5000
 _BOUNDS: Final = """
-SELECT count(*) AS rows, max(seq) AS last FROM outbox WHERE created_at >= $1 AND sent_at IS NOT NULL
+SELECT count(*) AS rows, max(seq) AS last FROM outbox o
+WHERE created_at >= $1 AND NOT EXISTS (SELECT FROM unsent u WHERE u.seq = o.seq)
 """
-# By ascending seq below a fixed end: the relay marks rows as sent again while this runs, and they are not taken twice.
+# By ascending seq below a fixed end: the relay publishes rows while this runs, and they are not taken twice.
 _BATCH: Final = """
 WITH batch AS (
-  SELECT seq FROM outbox WHERE created_at >= $1 AND sent_at IS NOT NULL AND seq > $2 AND seq <= $3
-  ORDER BY seq LIMIT $4),
-marked AS (UPDATE outbox SET sent_at = NULL FROM batch WHERE outbox.seq = batch.seq)
+  SELECT seq FROM outbox WHERE created_at >= $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4),
+marked AS (INSERT INTO unsent SELECT seq FROM batch ON CONFLICT DO NOTHING)
 SELECT count(*) AS rows, max(seq) AS last FROM batch
 """
 

@@ -22,8 +22,9 @@ from ops.stack_layout import PART_NAMES, Site, prepare, process_specs
 
 MIB: Final = 1024 * 1024
 _ROAD: Final = """
-SELECT (SELECT count(*) FROM outbox WHERE sent_at IS NULL) AS unsent,
-       (SELECT extract(epoch FROM yike_now() - min(created_at))::float8 FROM outbox WHERE sent_at IS NULL) AS oldest_s,
+SELECT (SELECT count(*) FROM unsent) AS unsent,
+       (SELECT extract(epoch FROM yike_now() - created_at)::float8
+        FROM outbox WHERE seq = (SELECT min(seq) FROM unsent)) AS oldest_s,
        (SELECT count(*) FROM inbox) AS inbox,
        (SELECT count(*) FROM inbox WHERE parked IS NOT NULL) AS parked,
        (SELECT count(*) FROM timers) AS timers,

@@ -23,7 +23,8 @@ from shared.contracts import topics
 from shared.settings import SERVICES
 
 _ROWS: Final = """
-SELECT seq, id, topic, type, body, created_at, sent_at FROM outbox WHERE key = $1 ORDER BY seq
+SELECT seq, id, topic, type, body, created_at, NOT EXISTS (SELECT FROM unsent u WHERE u.seq = o.seq) AS published
+FROM outbox o WHERE key = $1 ORDER BY seq
 """
 WHAT_CHARACTERS: Final = 60
 VALUE_CHARACTERS: Final = 36
@@ -92,7 +93,7 @@ async def timeline(
 async def _from_outboxes(found: Found, key: str) -> list[Said]:
     read = await asyncio.gather(*(rows(found.dsn(service), _ROWS, key) for service in PART_NAMES))
     return [
-        _said(service, json.loads(row["body"]), row["created_at"], row["topic"], row["sent_at"] is not None)
+        _said(service, json.loads(row["body"]), row["created_at"], row["topic"], row["published"])
         for service, lines in zip(PART_NAMES, read, strict=True)
         for row in lines
     ]

@@ -43,8 +43,12 @@ wal_compression = {wal_compression}
 
 # Room for two cores on one machine shared with Kafka and a dozen services with their pools.
 max_connections = 200
-shared_buffers = 256MB
+# What a busy hour touches stays here until the checkpoint writes it: a page that has to go earlier is written by the
+# commit that needs its place.
+shared_buffers = {shared_buffers_mib}MB
 max_wal_size = 4GB
+# Behind the work, not beside it: on two cores a hurried vacuum is seen in every lesson's latency.
+autovacuum_vacuum_cost_delay = 10ms
 checkpoint_timeout = 15min
 # Statements here are short and many; compiling them costs more than it saves.
 jit = off
@@ -189,7 +193,9 @@ class EmbeddedPostgres:
         if listening:
             # The last port again if nobody took it, so that addresses handed out stay good over a restart.
             port_file.write_text(str(free_port(self.port if port_file.exists() else None)))
+        an_eighth_mib = psutil.virtual_memory().total // 8 // 2**20
         text = SETTINGS.format(
+            shared_buffers_mib=max(128, min(1024, an_eighth_mib)),
             wal_compression="lz4" if self._built_with("--with-lz4") else "off",
             listen_addresses="127.0.0.1" if listening else "",
             port=self.port,

@@ -26,9 +26,10 @@ log = structlog.get_logger()
 
 # FastStream waits once for records and then sleeps once as long when there were none: this is half the idle latency.
 POLL_WAIT_MS: Final = 10
-FETCH_WAIT_MS: Final = 300
-"""A fetch ends with the first record. One that brings none is what an idle service costs the broker, and what a
-partition drained meanwhile waits for (aiokafka has one fetch under way for all of a broker's partitions)."""
+FETCH_WAIT_MS: Final = 100
+"""A fetch ends with the first record; one that brings none is what an idle service costs the broker. It is also what a
+busy one may wait: aiokafka has one fetch under way for all of a broker's partitions, and what was drained while a batch
+took its time is asked for again only when that fetch is back."""
 GRACEFUL_TIMEOUT_S: Final = 30.0
 PRODUCER_STOP_S: Final = 2.0
 MAX_REQUEST_BYTES: Final = 1024 * 1024

@@ -10,6 +10,11 @@ from uuid import UUID
 from shared.messaging.sets import NOTHING, Write
 
 CHANNEL: Final = "yike_outbox"
+OLDEST: Final = """
+SELECT coalesce(extract(epoch FROM yike_now() - min(created_at)), 0)::float8
+FROM outbox WHERE seq = (SELECT min(seq) FROM unsent)
+"""
+"""The age of the oldest message that is not published yet, in seconds."""
 
 
 @dataclass(slots=True)
@@ -47,7 +52,9 @@ INSERT INTO outbox (id, topic, key, partition, type, correlationid, replyto, tra
 SELECT * FROM unnest(CAST(:@id AS uuid[]), CAST(:@topic AS text[]), CAST(:@key AS text[]),
   CAST(:@partition AS smallint[]), CAST(:@type AS text[]), CAST(:@correlationid AS uuid[]),
   CAST(:@replyto AS text[]), CAST(:@traceparent AS text[]), CAST(:@body AS text[])), yike_now()
+RETURNING seq
 """
+_WAIT: Final = "INSERT INTO unsent (seq) SELECT seq FROM _outbox"
 
 _SET_TIMERS: Final = """
 INSERT INTO timers (type, subject, id, due_at, data, key, correlationid, causationid, traceparent)
@@ -72,9 +79,11 @@ def _columns(names: Iterable[str], rows: Sequence[Any]) -> dict[str, list[Any]]:
     return {name: list(map(attrgetter(name), rows)) for name in names}
 
 
-def messages(rows: Sequence[OutboxRow]) -> Write:
-    """Inserts `rows` in their order."""
-    return Write("outbox", _INSERT, _columns(_OUTBOX_COLUMNS, rows)) if rows else NOTHING
+def messages(rows: Sequence[OutboxRow]) -> tuple[Write, Write]:
+    """Inserts `rows` in their order, to be published."""
+    if not rows:
+        return NOTHING, NOTHING
+    return Write("outbox", _INSERT, _columns(_OUTBOX_COLUMNS, rows)), Write("unsent", _WAIT, {})
 
 
 def timers(wanted: Iterable[TimerRow]) -> tuple[Write, Write]:
@@ -84,6 +93,6 @@ def timers(wanted: Iterable[TimerRow]) -> tuple[Write, Write]:
     cancelled = [timer for timer in ordered if timer.due_at is None]
     kept = [timer for timer in ordered if timer.due_at is not None]
     return (
-        Write("timers, cancelled", _CANCEL_TIMERS, _columns(("type", "subject"), cancelled)) if cancelled else NOTHING,
-        Write("timers, set", _SET_TIMERS, _columns(_TIMER_COLUMNS, kept)) if kept else NOTHING,
+        Write("timers_cancelled", _CANCEL_TIMERS, _columns(("type", "subject"), cancelled)) if cancelled else NOTHING,
+        Write("timers_set", _SET_TIMERS, _columns(_TIMER_COLUMNS, kept)) if kept else NOTHING,
     )

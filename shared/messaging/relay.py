@@ -2,7 +2,7 @@
 
 A round takes unsent rows in order and packs them, partition by partition, into record batches. A batch is published
 whole or not at all, and a partition's next batch goes only after the one before: so a failed send stops that partition
-(and every key in it) and nothing else. What was published is marked in one UPDATE. A crash in between publishes twice;
+(and every key in it) and nothing else. What was published is marked in one DELETE. A crash in between publishes twice;
 the inboxes make that harmless.
 
 An idempotent producer tries a batch again for ever, so no round waits for all of its partitions: what is not
@@ -27,7 +27,7 @@ from shared.database import Connection, Database, is_passing
 from shared.messaging import metrics
 from shared.messaging.broker import make_producer, stop_producer
 from shared.messaging.crash import crash_point
-from shared.messaging.outbox import CHANNEL
+from shared.messaging.outbox import CHANNEL, OLDEST
 from shared.settings import Settings
 
 log = structlog.get_logger()
@@ -46,15 +46,12 @@ LONGEST_PAUSE_S: Final = 10.0
 LOCK_KEY: Final = 0x79696B65
 """Advisory lock of the leader; each service has its own database, so one number does for all."""
 
+# No join: whatever the statistics say, the few that wait are looked up, and never all rows of the outbox.
 _UNSENT: Final = """
 SELECT seq, id, topic, key, partition, type, correlationid, replyto, traceparent, body FROM outbox
-WHERE sent_at IS NULL AND seq > $1 ORDER BY seq LIMIT $2
+WHERE seq = ANY(ARRAY(SELECT seq FROM unsent WHERE seq > $1 ORDER BY seq LIMIT $2)) ORDER BY seq
 """
-_MARK: Final = "UPDATE outbox SET sent_at = yike_now() WHERE seq = ANY($1::bigint[])"
-_OLDEST: Final = """
-SELECT coalesce(extract(epoch FROM yike_now() - min(created_at)), 0)::float8
-FROM (SELECT created_at FROM outbox WHERE sent_at IS NULL ORDER BY seq LIMIT 1) oldest
-"""
+_MARK: Final = "DELETE FROM unsent WHERE seq = ANY($1::bigint[])"
 
 Place = tuple[str, int]
 """Topic and partition; `NOWHERE` where the topic of a row that is placed by its key is not known (yet)."""
@@ -206,7 +203,7 @@ class Relay:
         if way.passed_over:
             if full:
                 way.after = rows[-1]["seq"]
-            metrics.OUTBOX_AGE.labels(self.service).set(await connection.fetchval(_OLDEST) or 0.0)
+            metrics.OUTBOX_AGE.labels(self.service).set(await connection.fetchval(OLDEST) or 0.0)
         elif not rows:
             metrics.OUTBOX_AGE.labels(self.service).set(0)
         return full

@@ -150,7 +150,8 @@ async def load(
 class Write:
     """What is to be written to one table. `sql` names its parameters `:@name`, `values` has them.
 
-    Two writes may share a statement unless they may touch the same row; then they have the same `place`.
+    Two writes may share a statement unless they may touch the same row; then they have the same `place`, a name. What
+    a write returns, a later one may read as `_<place>`.
     """
 
     place: str
@@ -209,11 +210,11 @@ def update(model: type[SQLModel], rows: Iterable[Any], *names: str) -> Write:
 
 
 @functools.cache
-def _together(parts: tuple[str, ...]) -> TextClause:
-    """The parts as one statement: all but the last stand before it as WITH."""
-    numbered = [part.replace(":@", f":p{number}_") for number, part in enumerate(parts)]
-    before = ", ".join(f"w{number} AS ({part})" for number, part in enumerate(numbered[:-1]))
-    return text((f"WITH {before} " if before else "") + numbered[-1])
+def _together(parts: tuple[tuple[str, str], ...]) -> TextClause:
+    """The parts (place, SQL) as one statement: all but the last stand before it as WITH."""
+    numbered = [(place, part.replace(":@", f":p{number}_")) for number, (place, part) in enumerate(parts)]
+    before = ", ".join(f"_{place} AS ({part})" for place, part in numbered[:-1])
+    return text((f"WITH {before} " if before else "") + numbered[-1][1])
 
 
 async def write(session: AsyncSession, *writes: Write) -> int:
@@ -229,7 +230,7 @@ async def write(session: AsyncSession, *writes: Write) -> int:
     for parts in statements:
         if parts:
             values = {f"p{number}_{name}": v for number, part in enumerate(parts) for name, v in part.values.items()}
-            statement = _together(tuple(part.sql for part in parts))
+            statement = _together(tuple((part.place, part.sql) for part in parts))
             result = await (await session.connection()).execute(statement, values)
             rows = int(result.rowcount)
     return rows

@@ -1,4 +1,4 @@
-"""The three tables of the road. Each service's database has its own; `road_tables(metadata)` puts them there."""
+"""The tables of the road. Each service's database has its own; `road_tables(metadata)` puts them there."""
 
 from typing import Final
 
@@ -17,19 +17,6 @@ from sqlalchemy import (
     Uuid,
 )
 
-# Hot tables are vacuumed by count, not by share: at 10 million rows the default 20 % would be far too late.
-_HOT: Final = {
-    "autovacuum_vacuum_scale_factor": "0.0",
-    "autovacuum_vacuum_threshold": "20000",
-    "autovacuum_vacuum_insert_scale_factor": "0.0",
-    "autovacuum_vacuum_insert_threshold": "200000",
-}
-
-ROAD_STORAGE_SQL: Final = "\n".join(
-    f"ALTER TABLE {table} SET ({', '.join(f'{name} = {value}' for name, value in _HOT.items())});"
-    for table in ("inbox", "outbox", "timers")
-)
-
 CLOCK_SQL: Final = """
 CREATE FUNCTION yike_now() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT now() + make_interval(
@@ -39,7 +26,7 @@ $$;
 
 
 def road_tables(metadata: MetaData) -> None:
-    """Adds inbox, outbox and timers to the metadata of a service."""
+    """Adds inbox, outbox, unsent and timers to the metadata of a service."""
     Table(
         "inbox",
         metadata,
@@ -68,10 +55,15 @@ def road_tables(metadata: MetaData) -> None:
         Column("traceparent", String(60), nullable=False),
         Column("body", Text, nullable=False),
         Column("created_at", DateTime(timezone=True), nullable=False),
-        Column("sent_at", DateTime(timezone=True)),
-        Index("outbox_unsent", "seq", postgresql_where="sent_at IS NULL"),
         Index("outbox_key", "key"),
         Index("outbox_created_at", "created_at", postgresql_using="brin"),
+    )
+    Table(
+        "unsent",
+        metadata,
+        # Which rows of the outbox the relay has still to publish: a mark deletes a small row, and the wide ones stay
+        # as they were written.
+        Column("seq", BigInteger, primary_key=True, autoincrement=False),
     )
     Table(
         "timers",

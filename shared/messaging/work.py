@@ -99,7 +99,7 @@ class UnitOfWork:
     async def flush(self, *more: sets.Write) -> None:
         """Writes all that was collected, and `more`, in one statement wherever no row is written twice."""
         collected, self.writes = self.writes, []
-        said = outbox.messages(self.outbox), *outbox.timers(self.timers)
+        said = *outbox.messages(self.outbox), *outbox.timers(self.timers)
         await sets.write(self.session, *collected, *said, *more)
 
     # --- who asks -----------------------------------------------------------------------------------------------

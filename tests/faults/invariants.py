@@ -181,7 +181,7 @@ async def databases_of(stack: Stack) -> AsyncIterator[Databases]:
 
 # --- quiet --------------------------------------------------------------------------------------------------------
 
-_UNSENT: Final = "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
+_UNSENT: Final = "SELECT count(*) FROM unsent"
 _DUE: Final = "SELECT count(*) FROM timers WHERE due_at <= yike_now()"
 _SMS_UNDER_WAY: Final = """
 SELECT count(*) FROM sms WHERE state = 'sending' OR (state = 'queued' AND not_before <= yike_now())
@@ -222,7 +222,10 @@ _TABLES: Final = {
     "notify": ("sms",),
     "bank": ("accounts", "entries"),
 }
-_SAID: Final = "SELECT seq, id, topic, key, partition, type, body, sent_at IS NOT NULL AS sent FROM outbox ORDER BY seq"
+_SAID: Final = """
+SELECT seq, id, topic, key, partition, type, body, NOT EXISTS (SELECT FROM unsent u WHERE u.seq = o.seq) AS sent
+FROM outbox o ORDER BY seq
+"""
 
 
 @dataclass(frozen=True)

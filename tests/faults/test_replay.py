@@ -16,7 +16,7 @@ from tests.faults.story import beginning
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 FAMILIES: Final = 3
-ROAD_TABLES: Final = ("inbox", "outbox", "timers", "alembic_version")
+ROAD_TABLES: Final = ("inbox", "outbox", "unsent", "timers", "alembic_version")
 
 Dump = dict[str, list[str]]
 

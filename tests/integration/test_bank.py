@@ -59,7 +59,7 @@ class Case:
 
     async def handled(self, message_id: UUID) -> None:
         """Waits until the bank has handled a message, and all its answers so far are out."""
-        sql = "SELECT 1 FROM inbox WHERE message_id = $1 AND NOT EXISTS (SELECT 1 FROM outbox WHERE sent_at IS NULL)"
+        sql = "SELECT 1 FROM inbox WHERE message_id = $1 AND NOT EXISTS (SELECT 1 FROM unsent)"
         await self.harness.until(lambda: self.harness.rows("bank", sql, message_id))
 
     async def book(self) -> Statement:

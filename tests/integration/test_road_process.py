@@ -242,7 +242,7 @@ class TestReadiness:
         async with road.serve() as service:
             row = _row(road)
             async with road.database.session() as session, session.begin():
-                await sets.write(session, outbox.messages([row]))
+                await sets.write(session, *outbox.messages([row]))
             await road.rows(
                 SERVICE, "UPDATE outbox SET created_at = created_at - interval '2 minutes' WHERE id = $1", row.id
             )

@@ -50,7 +50,7 @@ async def say(
 ) -> None:
     """Puts a message for each number into the outbox, in one transaction, and wakes nobody."""
     async with road.database.session() as session, session.begin():
-        await sets.write(session, outbox.messages([_row(road, key, n, topic, partition, padding) for n in numbers]))
+        await sets.write(session, *outbox.messages([_row(road, key, n, topic, partition, padding) for n in numbers]))
 
 
 def _row(road: Road, key: object, number: int, topic: str, partition: int | None, padding: int) -> OutboxRow:
@@ -82,7 +82,7 @@ async def expect_heard(road: Road, key: object, *numbers: int, topic: str = EVEN
 
 async def unsent(road: Road) -> int:
     """Rows of the outbox that are not marked as sent."""
-    rows = await road.rows(SERVICE, "SELECT count(*) AS n FROM outbox WHERE sent_at IS NULL")
+    rows = await road.rows(SERVICE, "SELECT count(*) AS n FROM unsent")
     return int(rows[0]["n"])
 
 
@@ -266,7 +266,7 @@ class TestWhatCannotBeSent:
             await say(road, key, 1, 2, 3)
             await expect_heard(road, key, 1, 2, 3)
             assert await unsent(road) == 1
-        await road.rows(SERVICE, "DELETE FROM outbox WHERE sent_at IS NULL")
+        await road.rows(SERVICE, "DELETE FROM unsent")
 
     async def test_a_partition_that_takes_nothing_for_a_while_holds_up_nobody_and_gets_all_in_order(
         self, road: Road

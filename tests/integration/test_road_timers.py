@@ -187,9 +187,9 @@ async def test_what_is_old_is_purged_to_the_end_and_what_is_parked_or_unsent_sta
     )
     await road.rows(
         SERVICE,
-        "INSERT INTO outbox (id, topic, key, type, correlationid, replyto, traceparent, body, created_at, sent_at)"
-        " SELECT gen_random_uuid(), 'x', 'old', 'x', gen_random_uuid(), '', '', '', now() - interval '400 days',"
-        " CASE WHEN n > 1 THEN now() - interval '400 days' END FROM generate_series(1, 3) n",
+        "WITH old AS (INSERT INTO outbox (id, topic, key, type, correlationid, replyto, traceparent, body, created_at)"
+        " SELECT gen_random_uuid(), 'x', 'old', 'x', gen_random_uuid(), '', '', '', now() - interval '400 days'"
+        " FROM generate_series(1, 3) RETURNING seq) INSERT INTO unsent SELECT max(seq) FROM old",
     )
     try:
         assert await timers.purge()
@@ -199,5 +199,6 @@ async def test_what_is_old_is_purged_to_the_end_and_what_is_parked_or_unsent_sta
         assert left[0]["parked"] is not None
         assert len(await road.rows(SERVICE, "SELECT 1 FROM outbox WHERE key = 'old'")) == 1
     finally:
+        await road.rows(SERVICE, "DELETE FROM unsent WHERE seq IN (SELECT seq FROM outbox WHERE key = 'old')")
         await road.rows(SERVICE, "DELETE FROM outbox WHERE key = 'old'")
         await database.close()
