@@ -111,12 +111,11 @@ class LoadGateway(GatewayClient):
                 raise BenchError(f"nothing was heard for {STALLED_S:g} s; problems: {self.problems[:3]}")
             for records in found.values():
                 for record in records:
-                    envelope = pydantic_core.from_json(record.value)
-                    if envelope["type"] == Problem.TYPE:
-                        self.problems.append(Problem.model_validate(envelope["data"]))
-                    call = on.get(envelope["type"])
-                    if call is not None:
-                        call(envelope)
+                    type_ = dict(record.headers)["ce_type"].decode()
+                    if type_ == Problem.TYPE:
+                        self.problems.append(Problem.model_validate(pydantic_core.from_json(record.value)["data"]))
+                    elif type_ in on:
+                        on[type_](pydantic_core.from_json(record.value))
             await asyncio.sleep(LINGER_MS / 1000)
 
 

@@ -1,0 +1,38 @@
+"""Migrations on databases that have rows already."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from ops.provision import create_databases, drop_databases, upgrade
+from ops.stack.servers import Servers
+from ops.stack_layout import PART_NAMES
+
+_SAY = """
+INSERT INTO outbox (id, topic, key, type, correlationid, replyto, traceparent, body, created_at, sent_at)
+SELECT gen_random_uuid(), 'x', 'x', 'x', gen_random_uuid(), '', '', '', now(), CASE WHEN n % 2 = 0 THEN now() END
+FROM generate_series(1, 6) n
+"""
+
+
+@pytest.fixture
+async def dsns(servers: Servers) -> AsyncIterator[dict[str, str]]:
+    """Databases without tables."""
+    yield await create_databases(servers.postgres_admin_dsn, PART_NAMES, suffix="_migrations")
+    await drop_databases(servers.postgres_admin_dsn, PART_NAMES, suffix="_migrations")
+
+
+@pytest.mark.parametrize("service", PART_NAMES)
+async def test_what_was_not_sent_before_the_second_migration_is_unsent_after_it(
+    dsns: dict[str, str], service: str
+) -> None:
+    await upgrade(service, dsns[service], "0001")
+    connection = await asyncpg.connect(dsns[service])
+    try:
+        await connection.execute(_SAY)
+        await upgrade(service, dsns[service], "0002")
+        assert [row["seq"] for row in await connection.fetch("SELECT seq FROM unsent ORDER BY seq")] == [1, 3, 5]
+        assert await connection.fetchval("SELECT count(*) FROM outbox") == 6
+    finally:
+        await connection.close()
