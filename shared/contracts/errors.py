@@ -75,7 +75,6 @@ CODES: dict[str, ErrorCode] = {
     # escrow
     "hold_exists": ErrorCode("该订单资金已登记", 409),
     "amount_invalid": ErrorCode("金额有误", 422),
-    "lesson_released": ErrorCode("该课次费用已拨付或正在拨付", 409),
     "escrow_insufficient": ErrorCode("监管账户余额不足", 409),
     # complaints
     "route_unknown": ErrorCode("未找到该地区和类别的受理部门", 422),
