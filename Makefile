@@ -8,6 +8,9 @@ SHELL := /bin/sh
 STACK ?= embedded
 # What pytest gets, as in: make test ARGS="-k refund -x"
 ARGS ?=
+# For make faults: only this fault, and the number that repeats its chance.
+ONE ?=
+SEED ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -16,7 +19,7 @@ PYTHONS := python3.14 python3.13 python3.12 python3.11 python3 python
 CODE := $(wildcard services shared ops gateway bench tests)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo up down test check bench lock clean
+.PHONY: help demo up down test check bench faults lock clean
 
 help:
 	@echo "make demo    the whole system in the foreground, with a story played through it; ctrl-C ends it"
@@ -24,6 +27,7 @@ help:
 	@echo "make test    all tests (STACK=embedded|containers, ARGS=\"-k words\")"
 	@echo "make check   style, types, layers, contracts, migrations, compose file, lock"
 	@echo "make bench   load and comparisons"
+	@echo "make faults  kills, stops and cuts under load, everything checked after each (ONE=name, SEED=n)"
 	@echo "make lock    newest versions into requirements.lock    make clean  remove data and caches"
 
 demo: $(INSTALLED)
@@ -40,6 +44,9 @@ test: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m bench $(ARGS)
+
+faults: $(INSTALLED)
+	@ONE=$(ONE) SEED=$(SEED) $(BIN)/python -m tests.faults $(ARGS)
 
 check: $(INSTALLED)
 	@echo "check: style" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .

@@ -281,15 +281,19 @@ def sms_lines(stack: Stack) -> list[str]:
     return [line for line in text.split("\n")[:-1] if line]
 
 
+async def violations(stack: Stack, expected: Expected) -> dict[str, list[str]]:
+    """The places where each check is broken, by the check's name; call it when the stack is quiet."""
+    world = await look(stack)
+    return {finder.__name__.replace("_", " "): list(finder(world, expected)) for finder in CHECKS}
+
+
 async def check(stack: Stack, expected: Expected | None = None) -> list[str]:
     """Every violation, `MOST_SHOWN` of each kind; call it when the stack is quiet."""
-    world = await look(stack)
     found: list[str] = []
-    for finder in CHECKS:
-        places = list(finder(world, expected or Expected()))
-        found += [f"{finder.__name__.replace('_', ' ')}: {place}" for place in places[:MOST_SHOWN]]
+    for name, places in (await violations(stack, expected or Expected())).items():
+        found += [f"{name}: {place}" for place in places[:MOST_SHOWN]]
         if len(places) > MOST_SHOWN:
-            found.append(f"{finder.__name__.replace('_', ' ')}: {len(places) - MOST_SHOWN} more")
+            found.append(f"{name}: {len(places) - MOST_SHOWN} more")
     return found
 
 
