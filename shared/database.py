@@ -74,17 +74,16 @@ def is_passing(error: BaseException) -> bool:
     """True when the same work may succeed later: connection lost, deadlock, serialisation, server away, disk full."""
     if isinstance(error, (OSError, asyncio.TimeoutError, PoolTimeoutError)):
         return True
-    if isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
+    cause = getattr(error.orig, "__cause__", None) if isinstance(error, DBAPIError) else error
+    if isinstance(cause, asyncpg.DataError):
+        return False  # asyncpg counts a value it cannot encode as an interface error; it will never fit
+    if isinstance(cause, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
         # The second is for a statement sent between the server's last words and the end of the connection.
-        return not isinstance(error, asyncpg.DataError)
-    if isinstance(error, DBAPIError):
-        cause = getattr(error.orig, "__cause__", None)
-        if isinstance(cause, asyncpg.DataError):
-            return False  # asyncpg counts a value it cannot encode as an interface error; it will never fit
-        if isinstance(cause, asyncpg.InternalClientError):
-            return True
-        if error.connection_invalidated or isinstance(error, (InterfaceError, OperationalError)):
-            return True
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    if isinstance(error, (InterfaceError, OperationalError)):
+        return True
     state = sqlstate(error)
     return state[:2] in _PASSING_CLASSES or state in _PASSING_STATES
 

@@ -21,6 +21,7 @@ from shared.ids import new_id
 from shared.messaging.broker import make_reader
 from shared.messaging.rpc import GatewayClient
 from tests.faults.invariants import kafka_of
+from tests.faults.stacks import LOOK_S, kill_at_random
 
 KILLS: Final = 20
 CUTS: Final = 20
@@ -52,15 +53,10 @@ Fault = Callable[[Drill], Awaitable[None]]
 
 async def kill_services(drill: Drill) -> None:
     """1: kill -9 of a random process, again and again."""
-    for _ in range(KILLS):
-        await asyncio.sleep(drill.chance.uniform(0.1, 1.0))
-        victim = drill.chance.choice(PART_NAMES)
-        while not drill.stack.state(victim).ready:
-            await asyncio.sleep(0.02)
-        drill.stack.kill(victim)
-        drill.blows += 1
+    await kill_at_random(drill.stack, drill.chance, KILLS)
+    drill.blows += KILLS
     while not all(drill.stack.state(name).ready for name in PART_NAMES):
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(LOOK_S)
 
 
 async def kill_broker(drill: Drill) -> None:

@@ -1,16 +1,41 @@
 """Stacks of real processes that are made to crash, beside each other on the session's servers."""
 
+import asyncio
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from ops.stack import processes
 from ops.stack.servers import Servers
-from ops.stack_layout import Stack
+from ops.stack_layout import PART_NAMES, Stack
 from shared.clock import get_offset, set_offset
 from shared.ids import new_id
+
+PAUSE_S: Final = (0.1, 1.0)
+MOST_AWAY: Final = 2
+"""From one kill to the next, no longer. A process needs two seconds to be back, so often others are away too; but
+with more of them away the load would stand still, and who is idle is not hurt by a kill."""
+LOOK_S: Final = 0.02
+
+
+async def kill_at_random(stack: Stack, chance: random.Random, times: int) -> None:
+    """kill -9 of a random process, so many times."""
+    for _ in range(times):
+        await asyncio.sleep(chance.uniform(*PAUSE_S))
+        victim = chance.choice(PART_NAMES)
+        while not stack.state(victim).ready or _away(stack) >= MOST_AWAY:
+            await asyncio.sleep(LOOK_S)
+        stack.kill(victim)
+        while stack.state(victim).ready:
+            await asyncio.sleep(LOOK_S)
+
+
+def _away(stack: Stack) -> int:
+    return sum(not stack.state(name).ready for name in PART_NAMES)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ops.stack.servers import Servers
-from tests.faults.__main__ import strike
+from tests.faults.strike import strike
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -13,23 +13,19 @@ import pytest
 
 from bench.load import LoadGateway, Order, lessons, new_order, purchases
 from ops.scenario import Scenario
-from ops.stack_layout import PART_NAMES, Stack
+from ops.stack_layout import Stack
 from shared.clock import get_offset
 from shared.messaging.rpc import GatewayClient
 from tests.faults.haste import haste
 from tests.faults.invariants import Expected, check, quiet
+from tests.faults.stacks import kill_at_random
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 KILLS: Final = 20
-PAUSE_S: Final = (0.1, 1.0)
-MOST_AWAY: Final = 2
-"""From one kill to the next, no longer. A process needs two seconds to be back, so often others are away too; but
-with more of them away the load would stand still, and who is idle is not hurt by a kill."""
 FAMILIES: Final = 6
 COURSE_LESSONS: Final = 12
 SEATS: Final = 5000
-LOOK_S: Final = 0.02
 WAVE: Final = 100
 WINDOW: Final = 50
 
@@ -78,7 +74,7 @@ async def _orders(scenario: Scenario) -> Iterator[Order]:
 
 async def _while_killing(stack: Stack, chance: random.Random, times: int, wave: Callable[[], Awaitable[None]]) -> None:
     """Plays one wave of the load after the other until the kills are over."""
-    killing = asyncio.create_task(_kill(stack, chance, times))
+    killing = asyncio.create_task(kill_at_random(stack, chance, times))
     try:
         while not killing.done():
             await wave()
@@ -86,18 +82,3 @@ async def _while_killing(stack: Stack, chance: random.Random, times: int, wave: 
     finally:
         killing.cancel()
         await asyncio.gather(killing, return_exceptions=True)
-
-
-async def _kill(stack: Stack, chance: random.Random, times: int) -> None:
-    for _ in range(times):
-        await asyncio.sleep(chance.uniform(*PAUSE_S))
-        victim = chance.choice(PART_NAMES)
-        while not stack.state(victim).ready or _away(stack) >= MOST_AWAY:
-            await asyncio.sleep(LOOK_S)
-        stack.kill(victim)
-        while stack.state(victim).ready:
-            await asyncio.sleep(LOOK_S)
-
-
-def _away(stack: Stack) -> int:
-    return sum(not stack.state(name).ready for name in PART_NAMES)
