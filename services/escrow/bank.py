@@ -18,6 +18,7 @@ from services.escrow.domain import (
     Transfer,
     Verdict,
     come_back,
+    conclude,
     fail_payment,
     hold,
     judge_collect,
@@ -103,14 +104,15 @@ def instruct(work: UnitOfWork, account: Account, instruction: Instruction, cause
         ),
         cause,
     )
-    if not collect:  # a collection has the payment's own deadline
-        set_deadline(work, instruction, cause)
+    set_deadline(work, instruction, cause)
 
 
-def set_deadline(work: UnitOfWork, instruction: Instruction, cause: Message[Any]) -> None:
+def set_deadline(
+    work: UnitOfWork, instruction: Instruction, cause: Message[Any], due_at: datetime | None = None
+) -> None:
     """When to look at this instruction again. The timer's subject is its key, so a new attempt moves it."""
     data = InstructionDeadline(order_id=instruction.order_id, number=instruction.number)
-    work.set_timer(data, work.now + next_ask(instruction), cause, subject=_subject(instruction))
+    work.set_timer(data, due_at or work.now + next_ask(instruction), cause, subject=_subject(instruction))
 
 
 def _subject(instruction: Instruction) -> str:
@@ -211,6 +213,9 @@ class _Booking:
             verdict = judge_collect(account, instruction, answer)
             if verdict == "applied":
                 self._collected(message, account, instruction)
+            elif conclude(instruction, answer, self.work.now):
+                self.work.cancel_timer(InstructionDeadline, _subject(instruction))
+                self._changed(account, instruction)
         else:
             verdict = judge_outgoing(instruction, answer)
             if verdict == "applied":
@@ -232,6 +237,7 @@ class _Booking:
             self.work.send(PaymentFailed(order_id=account.order_id, reason="refused"), message)
         instruction.changed_at = self.work.now
         self.work.cancel_timer(PaymentDeadline, account.order_id)
+        self.work.cancel_timer(InstructionDeadline, _subject(instruction))
         self._changed(account, instruction)
 
     def _paid_out(self, message: Message[Result], account: Account, instruction: Instruction) -> None:

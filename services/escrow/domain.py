@@ -264,6 +264,18 @@ def judge_collect(account: Account, instruction: Instruction, answer: Answer) ->
     return "conflict"
 
 
+def conclude(instruction: Instruction, answer: Answer, now: datetime) -> bool:
+    """The bank has given its final answer to a collection, and it is not what was waited for: the payment was given up
+    meanwhile, or another amount came. Nothing is asked any more; what came is suspense."""
+    if instruction.state != "sent" or answer.attempt != instruction.attempt:
+        return False
+    if answer.outcome not in ("paid", "refused"):
+        return False
+    instruction.state = "dropped"
+    instruction.changed_at = now
+    return True
+
+
 def judge_outgoing(instruction: Instruction, answer: Answer) -> Verdict:
     """What an answer to a payout or refund means; `applied`: the caller books it."""
     if answer.outcome in ("accepted", "unknown"):
@@ -344,13 +356,20 @@ def next_ask(instruction: Instruction) -> timedelta:
     return min(ASK_AGAIN_AFTER * (1 << min(instruction.asks, 10)), ASK_AGAIN_AT_MOST)
 
 
+def would_still_collect(account: Account, instruction: Instruction, now: datetime) -> bool:
+    """Asked again what became of a payment that was given up, a bank that has not collected it would do so: until its
+    window is over."""
+    return instruction.kind == "collect" and account.state != "collecting" and now <= account.pay_by
+
+
 def ask_again(instruction: Instruction, now: datetime) -> bool:
     """No final answer in time: the same number again after an unknown outcome, a new one after a definite refusal.
 
-    False when there is nothing to ask: it is paid, waits for a complaint, or has no attempts left.
+    False when there is nothing to ask: it is paid, waits for a complaint, has no attempts left, or is a collection that
+    was refused.
     """
     if instruction.state == "refused":
-        if instruction.attempt >= MOST_ATTEMPTS:
+        if instruction.attempt >= MOST_ATTEMPTS or instruction.kind == "collect":
             return False
         instruction.attempt += 1
         instruction.asks = 0

@@ -7,8 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from services.escrow import ledger
-from services.escrow.bank import INSTRUCTION_CHANGES, announce_release, instruct
+from services.escrow.bank import INSTRUCTION_CHANGES, announce_release, instruct, set_deadline
 from services.escrow.domain import (
+    ASK_AGAIN_AFTER,
     Account,
     Instruction,
     Transfer,
@@ -18,6 +19,7 @@ from services.escrow.domain import (
     refund,
     start_payout,
     start_refund,
+    would_still_collect,
 )
 from services.escrow.tables import AccountRow, InstructionRow, SuspensionRow
 from shared.contracts.catalog import BankAccount
@@ -200,7 +202,11 @@ async def instruction_deadlines(work: UnitOfWork, messages: Sequence[Message[Ins
         purpose = purposes[message.id]
         instruction = instructions.get((purpose.order_id, purpose.lesson_no, purpose.kind)) if purpose else None
         account = accounts.get(message.data.order_id)
-        if instruction is not None and account is not None and ask_again(instruction, work.now):
+        if instruction is None or account is None:
+            continue
+        if would_still_collect(account, instruction, work.now):
+            set_deadline(work, instruction, message, account.pay_by + ASK_AGAIN_AFTER)
+        elif ask_again(instruction, work.now):
             instruct(work, account, instruction, message)
             changed[instruction.key] = instruction
     work.update(InstructionRow, [changed[key] for key in sorted(changed)], *INSTRUCTION_CHANGES)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -14,6 +14,7 @@ import pytest
 from aiokafka import ConsumerRecord
 
 from services.escrow import audit
+from services.escrow.domain import ASK_AGAIN_AFTER
 from shared.actors import Actor
 from shared.contracts import topics
 from shared.contracts.bank import Instruct, Result
@@ -24,6 +25,7 @@ from shared.contracts.escrow import (
     CancelPayment,
     CollectPayment,
     Held,
+    InstructionDeadline,
     LessonMoney,
     PaymentDeadline,
     PaymentFailed,
@@ -178,6 +180,12 @@ class Escrow:
         """What became of each result for a number, in the order of coming."""
         sql = "SELECT verdict FROM bank_results WHERE number = $1 ORDER BY received_at, id"
         return [row["verdict"] for row in await self.harness.rows("escrow", sql, number)]
+
+    async def opened_at(self, ask: CollectPayment) -> datetime:
+        """When an order's account was opened."""
+        (row,) = await self.harness.rows("escrow", "SELECT * FROM accounts WHERE order_id = $1", ask.order_id)
+        opened_at: datetime = row["opened_at"]
+        return opened_at
 
     async def timers(self, ask: CollectPayment) -> dict[str, Any]:
         """When each timer of an order is due."""
@@ -373,17 +381,22 @@ async def test_five_hundred_releases_of_fifty_orders_in_one_batch_give_right_boo
 async def test_a_purchase_given_up_before_it_is_paid_has_failed(escrow: Escrow) -> None:
     ask = escrow.collection()
     instruct = only(Instruct, await escrow.at_once(ask))
-    assert list(await escrow.timers(ask)) == [PaymentDeadline.TYPE]
+    assert await escrow.timers(ask) == {
+        PaymentDeadline.TYPE: ask.pay_by,
+        InstructionDeadline.TYPE: await escrow.opened_at(ask) + ASK_AGAIN_AFTER,
+    }
     cancel = CancelPayment(order_id=ask.order_id, reason="cancelled")
     assert only(PaymentFailed, await escrow.tell(cancel)).reason == "cancelled"
     assert await escrow.money(ask) == {"state": "failed"}
-    assert await escrow.timers(ask) == {}
+    assert list(await escrow.timers(ask)) == [InstructionDeadline.TYPE]  # what did the bank do?
 
     before = await escrow.tables()
     again = CancelPayment(order_id=ask.order_id, reason="another_word")
     assert only(PaymentFailed, await escrow.tell(again)).reason == "cancelled"
     assert await escrow.tables() == before
     assert only(SuspenseBooked, await escrow.tell(result(instruct))).reason == "late"
+    assert await escrow.instructions(ask) == {("collect", 0): "dropped"}
+    assert await escrow.timers(ask) == {}
 
 
 async def test_the_cancellation_of_an_order_nobody_paid_for_is_answered_and_writes_nothing(escrow: Escrow) -> None:

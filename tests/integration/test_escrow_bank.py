@@ -219,7 +219,7 @@ async def test_money_that_went_for_a_number_nobody_gave_is_for_a_person_and_no_s
 
 async def test_money_after_the_deadline_is_suspense(escrow: Escrow, harness: Harness) -> None:
     ask, collect = await asked(escrow)
-    assert await escrow.timers(ask) == {PaymentDeadline.TYPE: ask.pay_by}
+    assert (await escrow.timers(ask))[PaymentDeadline.TYPE] == ask.pay_by
     await harness.advance(timedelta(minutes=16))
     assert (await harness.expect(PaymentFailed, key=ask.order_id)).reason == "expired"
     booked = only(SuspenseBooked, await escrow.tell(result(collect)))
@@ -256,6 +256,39 @@ async def test_a_bank_that_does_not_know_is_asked_again_under_the_same_number(es
     assert [type(one) for one in await escrow.tell(result(payout))] == [Settled]
     assert await escrow.timers(ask) == {}
     assert (await escrow.money(ask))["released_fen"] == LESSON_FEN
+
+
+async def test_a_collection_nobody_has_answered_is_asked_again(escrow: Escrow, harness: Harness) -> None:
+    ask, collect = await asked(escrow)
+    await harness.advance(ASK_AGAIN_AFTER)
+    await told(escrow, ask, collect.number, 2)
+    assert [type(one) for one in await escrow.tell(result(collect))] == [Held]
+    assert await escrow.timers(ask) == {}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"), [("paid", [SuspenseBooked]), ("refused", [])], ids=["it has paid", "it has not"]
+)
+async def test_of_a_payment_that_was_given_up_the_bank_is_asked_what_it_did_once_it_cannot_collect_any_more(
+    escrow: Escrow, harness: Harness, outcome: str, said: list[type[Data]]
+) -> None:
+    ask, collect = await asked(escrow)
+    await escrow.tell(CancelPayment(order_id=ask.order_id, reason="cancelled"))
+    await harness.advance(ASK_AGAIN_AFTER)  # until its window is over it would only remind the bank to collect
+    put_off = {InstructionDeadline.TYPE: ask.pay_by + ASK_AGAIN_AFTER}
+
+    async def is_put_off() -> bool:
+        return await escrow.timers(ask) == put_off
+
+    await harness.until(is_put_off)
+    assert len(harness.seen(Instruct, ask.order_id)) == 1
+    await harness.advance(ask.pay_by + ASK_AGAIN_AFTER - harness.now())
+    await told(escrow, ask, collect.number, 2)
+    assert await escrow.tell(result(collect, outcome="unknown", reference="u")) == []
+    assert [type(one) for one in await escrow.tell(result(collect, outcome=outcome))] == said
+    assert await escrow.instructions(ask) == {("collect", 0): "dropped"}
+    assert await escrow.timers(ask) == {}
+    assert await escrow.money(ask) == {"state": "failed"}
 
 
 async def test_a_refused_payout_is_tried_again_later_under_a_new_number(escrow: Escrow, harness: Harness) -> None:

@@ -24,6 +24,7 @@ from services.escrow.domain import (
     Transfer,
     ask_again,
     come_back,
+    conclude,
     fail_payment,
     hold,
     judge_collect,
@@ -376,6 +377,32 @@ def test_a_late_timer_finds_nothing_to_ask(state: str) -> None:
     before = dataclasses.replace(one)
     assert not ask_again(one, LATER)
     assert one == before
+
+
+def test_a_collection_that_was_refused_is_not_asked_again() -> None:
+    one = instruction("collect", "refused")
+    assert not ask_again(one, LATER)
+    assert (one.attempt, one.state) == (0, "refused")
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome", "attempt", "concluded"),
+    [
+        ("sent", "paid", 0, True),
+        ("sent", "refused", 0, True),
+        ("sent", "accepted", 0, False),
+        ("sent", "unknown", 0, False),
+        ("sent", "paid", 1, False),
+        ("paid", "paid", 0, False),
+        ("refused", "refused", 0, False),
+    ],
+)
+def test_a_final_answer_nobody_waits_for_ends_a_collection(
+    state: str, outcome: str, attempt: int, concluded: bool
+) -> None:
+    one = instruction("collect", state)
+    assert conclude(one, dataclasses.replace(answer(outcome, 100), attempt=attempt), LATER) == concluded
+    assert (one.state, one.changed_at == LATER) == (("dropped", True) if concluded else (state, False))
 
 
 def test_when_the_numbers_are_used_up_a_person_must_act() -> None:
