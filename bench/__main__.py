@@ -86,7 +86,7 @@ async def run(console: Console, sizes: Sizes) -> Figures:
             folder, progress=progress, extra_env={name: {"YIKE_LOG_LEVEL": "WARNING"} for name in PART_NAMES}
         )
     async with stack:
-        orders = await _prepare(console, stack, sizes)
+        orders = await prepare(console, stack, sizes)
         async with LoadGateway(stack.client_settings) as gateway:
             bought = await _timed(console, f"{len(orders)} purchases", purchases(gateway, orders, PURCHASE_WINDOW))
             figures.purchases_per_s = bought.per_s
@@ -124,7 +124,7 @@ async def _timed(console: Console, words: str, doing: Any) -> Any:
     return done
 
 
-async def _prepare(console: Console, stack: Stack, sizes: Sizes) -> list[Order]:
+async def prepare(console: Console, stack: Stack, sizes: Sizes) -> list[Order]:
     """Institutions, courses and families, all made over Kafka."""
     async with GatewayClient(stack.client_settings, "bench") as client:
         scenario = Scenario(client, stack.keys, stack.sms_file, seed=1)

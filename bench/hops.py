@@ -10,7 +10,20 @@ from rich.table import Table
 
 from ops.stack_layout import PART_NAMES, Stack
 
-STAGES = ("decode", "inbox", "handlers", "outbox", "commit", "offsets", "relay_read", "relay_send", "relay_mark")
+STAGES = (
+    "poll",
+    "decode",
+    "inbox",
+    "load",
+    "decide",
+    "save",
+    "commit",
+    "offsets",
+    "relay_read",
+    "relay_send",
+    "relay_mark",
+)
+"""In the order of the road. `poll` is the wait for records; the relay's are of its rounds."""
 
 Sums = dict[tuple[str, str], tuple[float, float]]
 """(process, what) → (sum, count)."""

@@ -9,7 +9,6 @@ from typing import Any, Final, Self
 from uuid import UUID
 
 import pydantic_core
-from aiokafka import TopicPartition
 
 from ops.scenario import Guardian, Institution
 from shared.contracts import topics
@@ -34,7 +33,6 @@ from shared.settings import ClientSettings
 STALLED_S: Final = 60.0
 LINGER_MS: Final = 10
 """A gateway of many users sends and hears in small sets; part of every latency that is measured."""
-HEARD: Final = (topics.events("orders"), topics.events("escrow"))
 
 
 Hearing = Mapping[str, Callable[[dict[str, Any]], None]]
@@ -77,21 +75,14 @@ class Measured:
 class LoadGateway(GatewayClient):
     """A gateway that sends without waiting and hears everything: its answers and the events of orders and escrow."""
 
+    HEARS = (topics.events("orders"), topics.events("escrow"))
+
     def __init__(self, settings: ClientSettings) -> None:
         super().__init__(settings, "bench", partition=1, linger_ms=LINGER_MS)
-        self._settings = settings
         self.problems: list[Problem] = []
 
     async def __aenter__(self) -> Self:
-        await self._producer.start()
-        await self._reader.start()
-        mine = TopicPartition(self.namespace + self.replies_topic, self.partition)
-        heard = [self.namespace + name for name in HEARD]
-        wanted = [mine, *(TopicPartition(name, p) for name in heard for p in range(self._settings.partitions))]
-        self._reader.assign(wanted)
-        await self._reader.seek_to_end(*wanted)
-        for partition in wanted:
-            await self._reader.position(partition)
+        await self._open()
         return self
 
     async def send(self, request: Request, token: str) -> None:

@@ -107,8 +107,17 @@ class Bought:
 class Scenario:
     """Plays everybody at the gateway. `clock_offset` is how far the stack's clock stands from this machine's."""
 
-    def __init__(self, client: GatewayClient, keys: Path, sms_file: Path, *, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        client: GatewayClient,
+        keys: Path,
+        sms_file: Path,
+        *,
+        seed: int | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self.client = client
+        self.patience_s = patience_s
         self.sms_file = sms_file
         self.clock_offset = timedelta(0)
         self._public = KeyRing.load_public(keys)
@@ -129,7 +138,7 @@ class Scenario:
         """Asks and awaits; where the outcome is unknown, the very same request is sent again."""
         message_id = new_id()
         loop = asyncio.get_running_loop()
-        until = loop.time() + PATIENCE_S
+        until = loop.time() + self.patience_s
         while True:
             try:
                 reply = await self.client.ask(request, token=token, message_id=message_id, timeout_s=10.0)
@@ -233,7 +242,7 @@ class Scenario:
 
     async def _code_sent_to(self, phone: str) -> str:
         """The code in the newest SMS to `phone`, as soon as it is there."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             while True:
                 for sms in reversed(read_sms(self.sms_file)):
                     found = CODE_IN_SMS.search(sms["text"])
@@ -296,7 +305,7 @@ class Scenario:
 
     async def until_state(self, order_id: UUID, token: str, *states: str) -> PurchaseView:
         """Asks how the purchase stands until it stands in one of `states`. Raises ScenarioError when it has ended."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             while True:
                 view = await self.show(order_id, token)
                 if view.state in states:
@@ -311,7 +320,7 @@ class Scenario:
 
     async def until_lesson(self, bought: Bought, lesson_no: int, state: str) -> PurchaseView:
         """Asks until the lesson stands in `state`."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             while True:
                 view = await self.show(bought.order_id, bought.guardian.token)
                 if view.lessons[lesson_no - 1].state == state:
@@ -336,7 +345,7 @@ class Scenario:
     async def refusal(self, request: Request, token: str = "") -> str:
         """Asks for what must be refused; the code."""
         try:
-            reply = await self.client.ask(request, token=token, timeout_s=PATIENCE_S)
+            reply = await self.client.ask(request, token=token, timeout_s=self.patience_s)
         except RequestRefused as refused:
             return refused.code
         raise ScenarioError(f"{request.TYPE} was not refused: {reply!r}")

@@ -61,3 +61,6 @@ class Settings(ClientSettings):
     keep_sent_days: int = Field(default=30, ge=1, description="days that sent outbox and inbox rows are kept")
     stuck_after_s: float = Field(default=120.0, gt=0, description="the watchdog ends a process stuck for so long")
     session_timeout_ms: int = Field(default=30_000, ge=6_000, description="Kafka group session time-out")
+    max_poll_interval_ms: int = Field(
+        default=300_000, ge=6_000, description="a copy that handles one poll for so long gives its partitions to others"
+    )

@@ -186,7 +186,7 @@ class Supervisor:
 
     async def _await_ready(self, spec: ProcessSpec, child: asyncio.subprocess.Process) -> None:
         begun = time.monotonic()
-        while spec.health_url is not None and not await asyncio.to_thread(_answers, spec.health_url):
+        while spec.health_url is not None and not await asyncio.to_thread(answers, spec.health_url):
             self._progress.step(spec.name, f"waiting until ready, {time.monotonic() - begun:.0f} s")
             await asyncio.sleep(HEALTH_POLL_S)
         self.states[spec.name].ready = True
@@ -333,7 +333,7 @@ def _identity(pid: int) -> dict[str, float]:
     return {"pid": pid, "created_at_s": psutil.Process(pid).create_time()}
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     """Does a GET of `url` answer 2xx?"""
     # Straight to 127.0.0.1: a proxy of the environment has no business between two processes of one machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

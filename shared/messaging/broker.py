@@ -111,7 +111,7 @@ def subscribe(
         isolation_level="read_uncommitted",  # nobody on the road uses Kafka transactions
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=settings.session_timeout_ms // 10,
-        max_poll_interval_ms=300_000,
+        max_poll_interval_ms=settings.max_poll_interval_ms,
         fetch_max_wait_ms=FETCH_WAIT_MS,
         fetch_min_bytes=1,  # a fetch that waited for more cost more latency than it saved work
         fetch_max_bytes=16 * 1024 * 1024,
@@ -121,8 +121,12 @@ def subscribe(
         no_reply=True,
     )
 
+    ended = time.perf_counter()
+
     async def poll(message: KafkaMessage) -> None:
+        nonlocal ended
         began = time.perf_counter()
+        metrics.STAGE_SECONDS.labels(service, "poll").observe(began - ended)
         records = message.raw_message
         assert isinstance(records, tuple)
         try:
@@ -142,6 +146,7 @@ def subscribe(
         # Under load fewer, larger batches: what a batch costs whatever its size is paid less often. Idle, nobody waits.
         if (early := settings.poll_every_ms / 1000 - (time.perf_counter() - began)) > 0:
             await asyncio.sleep(early)
+        ended = time.perf_counter()
 
     subscriber(poll)
     assert isinstance(subscriber, BatchSubscriber)

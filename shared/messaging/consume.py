@@ -227,7 +227,8 @@ class Consumer:
             letters = {item.claim.id: self._park(work, item, failure) for item in fresh if item.poison or failure}
             handled = [item.message for item in fresh if item.message and item.claim.id not in letters]
             await self._hand_over(work, handled)
-            clock = self._stage("handlers", clock)
+            metrics.STAGE_SECONDS.labels(self.service, "load").observe(work.loading_s)
+            clock = self._stage("decide", clock + work.loading_s)
             crash_point("handler")
 
             for item in (i for i in first.values() if i.claim.id not in claimed.new):
@@ -238,7 +239,7 @@ class Consumer:
                 self._answer_again(work, item, claimed.known.get(item.claim.id, here))
             parked = {id_: letter for id_, letter in letters.items() if letter is not None}
             await work.flush(inbox.notes(self.service, work.replies, parked))
-            clock = self._stage("outbox", clock)
+            clock = self._stage("save", clock)
             crash_point("outbox")
         self._stage("commit", clock)
         crash_point("commit")

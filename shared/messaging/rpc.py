@@ -6,7 +6,7 @@ means unknown: the request may still be done, so ask the status, or send the sam
 
 import asyncio
 from datetime import timedelta
-from typing import Any, Final, Self, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 from uuid import UUID
 
 import pydantic_core
@@ -54,7 +54,11 @@ class GatewayClient:
     `linger_ms`: how long a request waits for others to travel with; 0 where a person waits for each.
     """
 
+    HEARS: ClassVar[tuple[str, ...]] = ()
+    """The topics of events that a gateway hears beside its answers, from when it was opened."""
+
     def __init__(self, settings: ClientSettings, name: str, partition: int = 0, *, linger_ms: int = 0) -> None:
+        self._settings = settings
         self.name = name
         self.partition = partition
         self.namespace = settings.namespace
@@ -65,14 +69,21 @@ class GatewayClient:
         self._reading: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        await self._producer.start()
-        await self._reader.start()
-        mine = TopicPartition(self.namespace + self.replies_topic, self.partition)
-        self._reader.assign([mine])
-        await self._reader.seek_to_end(mine)
-        await self._reader.position(mine)
+        await self._open()
         self._reading = asyncio.create_task(self._read())
         return self
+
+    async def _open(self) -> None:
+        """From here on everything that comes is heard."""
+        await self._producer.start()
+        await self._reader.start()
+        wanted = [TopicPartition(self.namespace + self.replies_topic, self.partition)]
+        for topic in self.HEARS:
+            wanted += [TopicPartition(self.namespace + topic, number) for number in range(self._settings.partitions)]
+        self._reader.assign(wanted)
+        await self._reader.seek_to_end(*wanted)
+        for partition in wanted:
+            await self._reader.position(partition)
 
     async def __aexit__(self, *_: object) -> None:
         if self._reading:

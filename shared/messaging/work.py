@@ -1,5 +1,6 @@
 """The unit of work: what a handler may do. It loads, decides and collects; the road writes it all and commits once."""
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class UnitOfWork:
     replies: list[tuple[UUID, str]] = field(default_factory=list)
     refusals: list[tuple[str, str]] = field(default_factory=list)
     """Message type and code of each refusal; counted once the transaction is committed."""
+    loading_s: float = 0.0
+    """How long all loads took."""
 
     # --- sets of rows -------------------------------------------------------------------------------------------
     # What is to be written is collected, as messages and timers are; whatever reads writes it first.
@@ -57,7 +60,10 @@ class UnitOfWork:
     ) -> dict[Any, T]:
         """Rows by key, locked until the commit, in one statement; see `sets.load`."""
         await self.write()
-        return await sets.load(self.session, model, into, keys, by=by, lock=lock)
+        began = time.perf_counter()
+        found = await sets.load(self.session, model, into, keys, by=by, lock=lock)
+        self.loading_s += time.perf_counter() - began
+        return found
 
     async def load_all(
         self,
@@ -70,7 +76,10 @@ class UnitOfWork:
     ) -> list[T]:
         """Rows whose `by` columns are among `keys` (a key may have many rows); see `sets.load_all`."""
         await self.write()
-        return await sets.load_all(self.session, model, into, keys, by=by, lock=lock)
+        began = time.perf_counter()
+        found = await sets.load_all(self.session, model, into, keys, by=by, lock=lock)
+        self.loading_s += time.perf_counter() - began
+        return found
 
     async def connection(self) -> AsyncConnection:
         """For a statement of one's own; it sees what was collected so far."""

@@ -1,48 +1,43 @@
-"""`python -m tests.faults`: each fault strikes a stack under load; then everything is checked from outside."""
+"""Each fault strikes a stack of real processes under load; when it is quiet again, everything is checked."""
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import secrets
 import shutil
 import sys
-from dataclasses import asdict
-from typing import Final
+import traceback
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import psutil
 from rich.console import Console
-from rich.table import Table
 
+from ops.provision import ROOT
 from ops.stack import stack_folder
 from ops.stack.progress import showing
-from ops.stack.servers import start_servers, stop_servers
+from ops.stack.servers import Servers, start_servers, stop_servers
+from shared.clock import set_offset
+from tests.faults import report
 from tests.faults.drills import FAULTS
+from tests.faults.drills.base import Skipped
+from tests.faults.mistakes import MISTAKES, SEEN_UNDER
 from tests.faults.strike import Outcome, strike
-
-PLACES_SHOWN: Final = 3
-
-
-def show(console: Console, outcomes: list[Outcome]) -> None:
-    """The matrix: a line for each fault, and each place that is wrong."""
-    table = Table(title="Faults under load", title_justify="left")
-    for heading in ("fault", "blows", "restarts", "messages", "purchases", "lessons", "s", "quiet after s", "wrong"):
-        table.add_column(heading, justify="left" if heading == "fault" else "right")
-    for one in outcomes:
-        counts = (one.blows, one.restarts, one.messages, one.purchases, one.lessons)
-        table.add_row(one.fault, *map(str, counts), f"{one.seconds:.0f}", f"{one.recovered_s:.1f}", str(one.wrong))
-    console.print(table)
-    for one in outcomes:
-        for check, places in one.violations.items():
-            for place in places[:PLACES_SHOWN]:
-                console.print(f"{one.fault} SEED={one.seed}: {check}: {place}")
 
 
 def main() -> int:
-    """Strikes with all faults or one; 0 if nothing was wrong after any of them."""
+    """Strikes with all faults or one; 0 if nothing was wrong after any of them, or a mistake was seen."""
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("--one", default=os.environ.get("ONE", ""), choices=["", *FAULTS], help="only this fault")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED") or 0), help="repeats a run's chance")
+    parser.add_argument(
+        "--break",
+        dest="mistake",
+        default=os.environ.get("BREAK", ""),
+        choices=["", "all", *MISTAKES],
+        help="build the road wrongly on purpose, and see whether it is seen",
+    )
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON only")
     arguments = parser.parse_args()
     console = Console(stderr=True, highlight=False)
@@ -51,28 +46,63 @@ def main() -> int:
     if folder.exists():
         stop_servers(folder)
         shutil.rmtree(folder)
-    outcomes: list[Outcome] = []
     with showing(console) as progress:
         servers = start_servers(folder, progress)
     try:
-        for name in [arguments.one] if arguments.one else list(FAULTS):
-            seed = arguments.seed or secrets.randbits(32)
-            with console.status(f"{name} (SEED={seed}): {(FAULTS[name].__doc__ or '').strip()}"):
-                outcomes.append(asyncio.run(strike(name, seed, servers, folder)))
-            last = outcomes[-1]
-            console.print(f"  {'✗' if last.wrong else '✓'} {name}  [dim]{last.seconds + last.recovered_s:.0f} s[/dim]")
+        if arguments.mistake:
+            chosen = MISTAKES if arguments.mistake == "all" else [arguments.mistake]
+            return _see(console, list(chosen), arguments.seed, servers, folder)
+        names = [arguments.one] if arguments.one else list(FAULTS)
+        outcomes = [_strike(console, name, arguments.seed, servers, folder) for name in names]
     finally:
         stop_servers(folder)
-    written = json.dumps([asdict(one) for one in outcomes], indent=2)
-    (folder / "faults.json").write_text(written, encoding="utf-8")
+    (folder / "faults.json").write_text(report.as_json(outcomes), encoding="utf-8")
     if arguments.json:
-        print(written)
+        print(report.as_json(outcomes))
     else:
-        show(Console(highlight=False, width=110), outcomes)
-    wrong = sum(one.wrong for one in outcomes)
-    checks = len(outcomes[0].violations)
-    print(f"faults: {len(outcomes)} faults, {checks} invariants, {wrong} violations", file=sys.stderr)
-    return 1 if wrong else 0
+        report.show(Console(highlight=False, width=160), outcomes)
+    if not arguments.one:
+        machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+        report.write_page(ROOT / "docs/faults.md", outcomes, datetime.now(UTC).date(), machine)
+    print(report.summary(outcomes), file=sys.stderr)
+    return 1 if any(one.all_wrong for one in outcomes) else 0
+
+
+def _strike(console: Console, name: str, seed: int, servers: Servers, folder: Path, mistake: str = "") -> Outcome:
+    """One fault; what stopped it in the middle is part of what was found."""
+    fault, seed = FAULTS[name], seed or secrets.randbits(32)
+    with console.status(f"{name} (SEED={seed}): {fault.does}"):
+        try:
+            outcome = asyncio.run(strike(name, fault, seed, servers, folder, mistake=mistake, again=not mistake))
+        except Skipped as skipped:
+            outcome = Outcome(name, fault.number, fault.does, seed, skipped=str(skipped))
+        except Exception as error:  # whatever it was, the faults after it are struck too, and the run has failed
+            if not mistake:
+                console.print(traceback.format_exc())
+            outcome = Outcome(name, fault.number, fault.does, seed, failed=f"{type(error).__name__}: {error}"[:2000])
+            servers = start_servers(folder)
+            asyncio.run(set_offset(servers.postgres_admin_dsn, timedelta(0)))
+    sign = "-" if outcome.skipped else "✗" if outcome.all_wrong else "✓"
+    console.print(f"  {sign} {name}  [dim]{outcome.seconds + outcome.recovered_s:.0f} s[/dim]")
+    return outcome
+
+
+def _see(console: Console, mistakes: list[str], seed: int, servers: Servers, folder: Path) -> int:
+    """Builds each mistake into the road and strikes: 0 if every one of them was seen."""
+    unseen = []
+    for mistake in mistakes:
+        outcome = _strike(console, SEEN_UNDER[mistake], seed, servers, folder, mistake)
+        seen = [
+            f"{invariant}, {check}: {len(places)} places"
+            for invariant, checks in outcome.violations.items()
+            for check, places in checks.items()
+            if places
+        ]
+        seen += [outcome.failed.splitlines()[0]] if outcome.failed else []
+        console.print(f"{mistake} under {outcome.fault}: " + ("; ".join(seen) or "NOT SEEN"))
+        unseen += [] if seen else [mistake]
+    print(f"faults: {len(mistakes)} mistakes, {len(unseen)} not seen", file=sys.stderr)
+    return 1 if unseen else 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from ops.stack_layout import PART_NAMES, Stack
-from tests.faults.invariants import Databases, Kafka, databases_of, kafka_of
+from tests.faults.world import Databases, Kafka, databases_of, kafka_of
 
 LOOK_S: Final = 0.05
 

@@ -4,22 +4,27 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from ops.scenario import Scenario
 from ops.stack import processes
 from ops.stack.servers import Servers
 from ops.stack_layout import PART_NAMES, Stack
 from shared.clock import get_offset, set_offset
 from shared.ids import new_id
+from shared.working_days import SHANGHAI, shanghai
 
 PAUSE_S: Final = (0.1, 1.0)
 MOST_AWAY: Final = 2
 """From one kill to the next, no longer. A process needs two seconds to be back, so often others are away too; but
 with more of them away the load would stand still, and who is idle is not hurt by a kill."""
 LOOK_S: Final = 0.02
+DAY: Final = time(9, 30), time(19)
+"""Reminders may be sent then, and there is time left for it."""
 
 
 async def kill_at_random(stack: Stack, chance: random.Random, times: int) -> None:
@@ -32,6 +37,16 @@ async def kill_at_random(stack: Stack, chance: random.Random, times: int) -> Non
         stack.kill(victim)
         while stack.state(victim).ready:
             await asyncio.sleep(LOOK_S)
+
+
+async def wait_for_morning(stack: Stack, scenario: Scenario, days: int = 0) -> None:
+    """Moves the clock by so many days and on to the next morning, unless it is day then: at night notices wait."""
+    then = shanghai(scenario.now() + timedelta(days=days))
+    if not DAY[0] <= then.time() <= DAY[1]:
+        morning = datetime.combine(then.date(), DAY[0], SHANGHAI)
+        then = morning if morning > then else morning + timedelta(days=1)
+    if (by := then - scenario.now()) > timedelta(0):
+        scenario.clock_offset = await stack.advance(by)
 
 
 def _away(stack: Stack) -> int:

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -18,13 +17,11 @@ from shared.contracts.catalog import CourseView
 from shared.contracts.complaints import FileComplaint, FilingView
 from shared.ids import new_id
 from shared.messaging.rpc import GatewayClient
-from shared.working_days import SHANGHAI, shanghai
 from tests.faults.invariants import Expected
+from tests.faults.stacks import wait_for_morning
 
 LESSONS_TAUGHT: Final = 3
 SEATS: Final = 100
-MORNING: Final = time(9, 30)
-"""Reminders may be sent then."""
 HELD_S: Final = 60.0
 
 
@@ -102,9 +99,7 @@ async def beginning(stack: Stack, flows: int) -> AsyncIterator[Story]:
         course = await scenario.publish_course(institution, "少儿篮球基础班", seats=SEATS)
         guardians = await asyncio.gather(*(scenario.new_guardian() for _ in range(flows)))
         pairs = await asyncio.gather(*(_twice(scenario, guardian, institution, course) for guardian in guardians))
-        last = shanghai(course.lessons[LESSONS_TAUGHT - 1].ends_at).date()
-        morning = datetime.combine(last + timedelta(days=1), MORNING, SHANGHAI)
-        scenario.clock_offset = await stack.advance(morning - scenario.now())
+        await wait_for_morning(stack, scenario, days=LESSONS_TAUGHT + 1)
         next_course = await scenario.publish_course(institution, "少儿篮球提高班", seats=SEATS)
         story = Story(stack, scenario, institution, next_course, deque(pairs))
         story.expected.orders = {bought.order_id: "enrolled" for pair in pairs for bought in pair}

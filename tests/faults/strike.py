@@ -3,34 +3,41 @@
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from datetime import timedelta
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench.load import Lesson, LoadGateway, Order, lessons, new_order, purchases
+from bench.load import LoadGateway, new_order, purchases
 from ops.scenario import Scenario
 from ops.stack.servers import Servers
 from ops.stack_layout import PART_NAMES, Stack
 from shared.clock import get_offset
-from shared.messaging.rpc import GatewayClient
-from tests.faults.drills import FAULTS, Drill
-from tests.faults.invariants import Expected, kafka_of, quiet, violations
-from tests.faults.stacks import started
+from tests.faults import puppet
+from tests.faults.aggregates import sums
+from tests.faults.drills.base import Drill, Fault
+from tests.faults.invariants import Expected, violations
+from tests.faults.load import PATIENCE_S, Gateway, Load
+from tests.faults.replay import replay
+from tests.faults.room import little_room
+from tests.faults.stacks import started, wait_for_morning
+from tests.faults.world import kafka_of, quiet
 
 FAMILIES: Final = 6
 COURSE_LESSONS: Final = 12
-SEATS: Final = 5000
-BOUGHT: Final = 300
+SEATS: Final = 20_000
+BOUGHT: Final = 600
 """Orders whose lessons are the load, beside new purchases."""
-WAVE: Final = 50
-WINDOW: Final = 25
+COMPLAINED: Final = 40
+"""The last of them are complained about."""
+WINDOW: Final = 50
 BEFORE_S: Final = 3.0
 """So long the load goes on before the fault, and after it."""
 QUIET_S: Final = 180.0
+
+Wrong = dict[str, dict[str, list[str]]]
+"""The places that are wrong, by invariant and check."""
 
 
 @dataclass(frozen=True)
@@ -38,97 +45,135 @@ class Outcome:
     """What one fault did, and what was found after it. `recovered_s`: from the end of fault and load until quiet."""
 
     fault: str
+    number: int
+    does: str
     seed: int
-    blows: int
-    restarts: int
-    messages: int
-    purchases: int
-    lessons: int
-    seconds: float
-    recovered_s: float
-    violations: Mapping[str, list[str]]
+    blows: int = 0
+    restarts: int = 0
+    messages: int = 0
+    purchases: int = 0
+    lessons: int = 0
+    complaints: int = 0
+    seconds: float = 0.0
+    recovered_s: float = 0.0
+    violations: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+    skipped: str = ""
+    failed: str = ""
+
+    def wrong(self, invariant: str) -> int | None:
+        """How many places are wrong; None where it was not looked at."""
+        checks = self.violations.get(invariant)
+        return None if checks is None else sum(map(len, checks.values()))
 
     @property
-    def wrong(self) -> int:
-        """How many places are wrong."""
-        return sum(map(len, self.violations.values()))
+    def all_wrong(self) -> int:
+        """Over all invariants; a fault that could not be lived through to its end counts as one."""
+        return bool(self.failed) + sum(self.wrong(invariant) or 0 for invariant in self.violations)
 
 
-@dataclass
-class Load:
-    """Purchases of one course and lessons of another, wave after wave, until it is `ended`."""
-
-    stack: Stack
-    expected: Expected
-    orders: Iterator[Order]
-    untaught: Iterator[Lesson]
-    ended: bool = False
-
-    async def run(self) -> None:
-        """Ends with the waves under way."""
-        async with AsyncExitStack() as closing:
-            gateways = [await closing.enter_async_context(LoadGateway(self.stack.client_settings)) for _ in range(2)]
-            await asyncio.gather(self._buy(gateways[0]), self._teach(gateways[1]))
-
-    async def _buy(self, gateway: LoadGateway) -> None:
-        while not self.ended and (wave := list(islice(self.orders, WAVE))):
-            await purchases(gateway, wave, WINDOW)
-            self.expected.orders |= {order.order_id: "enrolled" for order in wave}
-
-    async def _teach(self, gateway: LoadGateway) -> None:
-        while not self.ended and (wave := list(islice(self.untaught, WAVE))):
-            await lessons(gateway, wave, WINDOW)
-            self.expected.lessons |= {(order.order_id, number): "paid_out" for order, number in wave}
-
-
-async def strike(name: str, seed: int, servers: Servers, folder: Path) -> Outcome:
-    """One fault on a stack of its own."""
+async def strike(
+    name: str, fault: Fault, seed: int, servers: Servers, folder: Path, *, mistake: str = "", again: bool = True
+) -> Outcome:
+    """One fault on a stack of its own, in every process of which a `mistake` may be made. `again`: I10 is looked at."""
     chance = random.Random(seed)
     expected = Expected()
+    settings = {part: {**one} for part, one in fault.settings.items()}
+    modules: dict[str, str] = {}
+    if fault.puppets or mistake:
+        modules = dict.fromkeys(PART_NAMES, puppet.MODULE)
+        for part, told in puppet.environment(folder / name).items():
+            settings[part] = {**settings.get(part, {}), **told, "YIKE_PUPPET_PLAYS": mistake}
     async with AsyncExitStack() as closing:
-        stack = await closing.enter_async_context(started(servers, folder / name))
-        client = await closing.enter_async_context(GatewayClient(stack.client_settings, "test"))
-        scenario = Scenario(client, stack.keys, stack.sms_file, seed=seed)
+        where = folder
+        if fault.limited:
+            servers, where = closing.enter_context(little_room(fault.limited, servers))
+        stack = await closing.enter_async_context(started(servers, folder / name, modules=modules, settings=settings))
+        gateway = await closing.enter_async_context(Gateway(stack.client_settings))
+        scenario = Scenario(gateway, stack.keys, stack.sms_file, seed=seed, patience_s=PATIENCE_S)
         scenario.clock_offset = await get_offset(stack.admin_dsn)
-        institution = await scenario.open_institution("常州蓝天体育培训中心")
-        guardians = [await scenario.new_guardian() for _ in range(FAMILIES)]
-        course = await scenario.publish_course(institution, "少儿篮球基础班", lessons=COURSE_LESSONS, seats=SEATS)
-        bought = [new_order(guardians[n % FAMILIES], institution, course) for n in range(BOUGHT)]
-        async with LoadGateway(stack.client_settings) as gateway:
-            await purchases(gateway, bought, WINDOW)
-        expected.orders |= {order.order_id: "enrolled" for order in bought}
-        scenario.clock_offset = await stack.advance(timedelta(days=COURSE_LESSONS + 2))
-        course = await scenario.publish_course(institution, "少儿篮球提高班", lessons=COURSE_LESSONS, seats=SEATS)
-
-        load = Load(
-            stack,
-            expected,
-            (new_order(guardians[n % FAMILIES], institution, course) for n in range(SEATS)),
-            ((order, number) for number in range(1, COURSE_LESSONS + 1) for order in bought),
-        )
-        drill = Drill(stack, folder, chance, guardians[0], course)
+        load = await _prepared(stack, scenario, gateway, expected, chance)
+        drill = Drill(stack, where, chance, scenario, load, expected)
         began = time.monotonic()
         running = asyncio.create_task(load.run())
-        await asyncio.sleep(BEFORE_S)
-        await FAULTS[name](drill)
-        await asyncio.sleep(BEFORE_S)
-        load.ended = True
-        await running
+        try:
+            await _until_either(asyncio.create_task(_blow(fault, drill)), running)
+            await load.end()
+            await running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        await wait_for_morning(stack, scenario)
         ended = time.monotonic()
-        expected.orders |= {place.order_id: "to_sign" for place in drill.placed}
         await quiet(stack, timeout_s=QUIET_S)
         recovered = time.monotonic()
         async with kafka_of(stack) as kafka:
             messages = sum((await kafka.ends()).values())
+        restarts = sum(stack.state(part).restarts for part in PART_NAMES)
+        found: Wrong = await sums(stack) if fault.long else await violations(stack, expected)
+        if again and not fault.long:
+            places = await replay(stack, requests_lost=fault.requests_lost)
+            found["I10"] = {"reading everything again changes nothing": places}
         return Outcome(
             fault=name,
+            number=fault.number,
+            does=fault.does,
             seed=seed,
             blows=drill.blows,
-            restarts=sum(stack.state(part).restarts for part in PART_NAMES),
+            restarts=restarts,
             messages=messages,
             purchases=len(expected.orders),
             lessons=len(expected.lessons),
+            complaints=len(expected.complaints),
             seconds=ended - began,
             recovered_s=recovered - ended,
-            violations=await violations(stack, expected),
+            violations=found,
+            measured=drill.measured,
         )
+
+
+async def _blow(fault: Fault, drill: Drill) -> None:
+    await asyncio.sleep(BEFORE_S)
+    await fault.strike(drill)
+    await asyncio.sleep(BEFORE_S)
+
+
+async def _until_either(striking: "asyncio.Task[None]", running: "asyncio.Task[None]") -> None:
+    """Until the blow is over; a load that fails meanwhile ends it."""
+    await asyncio.wait({striking, running}, return_when=asyncio.FIRST_COMPLETED)
+    if not striking.done() and running.exception() is None:
+        await striking  # the fault itself has ended the load
+    if not striking.done():
+        striking.cancel()
+        await asyncio.gather(striking, return_exceptions=True)
+        running.result()
+    striking.result()
+
+
+async def _prepared(
+    stack: Stack, scenario: Scenario, gateway: Gateway, expected: Expected, chance: random.Random
+) -> Load:
+    """An institution, a course that is over and bought, one that will begin tomorrow, and families."""
+    institution = await scenario.open_institution("常州蓝天体育培训中心")
+    authority = scenario.token("authority", "changzhou-edu")
+    guardians = [await scenario.new_guardian() for _ in range(FAMILIES)]
+    course = await scenario.publish_course(institution, "少儿篮球基础班", lessons=COURSE_LESSONS, seats=SEATS)
+    bought = [new_order(guardians[n % FAMILIES], institution, course) for n in range(BOUGHT)]
+    async with LoadGateway(stack.client_settings) as loading:
+        await purchases(loading, bought, WINDOW)
+    expected.orders |= {order.order_id: "enrolled" for order in bought}
+    await quiet(stack)
+    await wait_for_morning(stack, scenario, days=COURSE_LESSONS + 2)
+    next_course = await scenario.publish_course(institution, "少儿篮球提高班", lessons=COURSE_LESSONS, seats=SEATS)
+    return Load(
+        scenario,
+        gateway,
+        expected,
+        chance,
+        guardians,
+        institution,
+        next_course,
+        taught=bought[:-COMPLAINED],
+        complained=bought[-COMPLAINED:],
+        authority=authority,
+    )

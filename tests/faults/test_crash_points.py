@@ -10,11 +10,12 @@ import pytest
 from ops.stack.servers import Servers
 from ops.stack_layout import PART_NAMES
 from shared.messaging.crash import EXIT_STATUS, LABELS
-from tests.faults import armed
+from tests.faults import puppet
 from tests.faults.haste import haste
-from tests.faults.invariants import check, quiet
+from tests.faults.invariants import check
 from tests.faults.stacks import started
 from tests.faults.story import Story, beginning
+from tests.faults.world import quiet
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -38,8 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 async def story(servers: Servers, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story]:
     """The beginning of a story with a flow for each label."""
-    modules = dict.fromkeys(PART_NAMES, armed.MODULE)
-    settings = armed.environment(folder)
+    modules = dict.fromkeys(PART_NAMES, puppet.MODULE)
+    settings = puppet.environment(folder)
     async with (
         started(servers, tmp_path_factory.mktemp("faults"), modules=modules, settings=settings) as stack,
         beginning(stack, len(LABELS)) as begun,
@@ -55,7 +56,7 @@ async def test_nothing_is_lost_or_done_twice_when_every_process_dies_after(
 ) -> None:
     stack, turn = story.stack, LABELS.index(label)
     before = {name: stack.state(name).restarts for name in PART_NAMES}
-    await armed.arm(stack, folder, label, {name: some[turn % len(some)] for name, some in PASSINGS.items()})
+    await puppet.arm(stack, folder, label, {name: some[turn % len(some)] for name, some in PASSINGS.items()})
 
     async with haste(stack):
         await story.flow()

@@ -6,7 +6,6 @@ import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client import REGISTRY
@@ -18,67 +17,10 @@ from shared.contracts.envelope import Message
 from shared.ids import new_id
 from shared.messaging.rpc import OutcomeUnknown
 from shared.messaging.work import UnitOfWork
+from tests.proxy import Proxy
 from tests.roadkit import GATEWAY_REPLIES, SERVICE, Ask, Balance, Noted, Put, Road, letters_of, make_road
 
-COMMIT = b"COMMIT;\0"
 LONG_S = 60.0
-
-
-class Proxy:
-    """Between the service and PostgreSQL: lets all pass, cuts all, or cuts the next COMMIT that has arrived."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self.commits_to_cut = 0
-        self.commits_cut = 0
-        self.open = True
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    async def __aenter__(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        self.cut()
-
-    def cut(self) -> None:
-        """Ends all connections at once."""
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self.open:
-            writer.transport.abort()
-            return
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._to)
-        self._writers |= {writer, server_writer}
-        answers = asyncio.create_task(self._pump(server_reader, writer))
-        try:
-            while chunk := await reader.read(65536):
-                if self.commits_to_cut and chunk.endswith(COMMIT):
-                    self.commits_to_cut -= 1
-                    answers.cancel()
-                    await asyncio.gather(answers, return_exceptions=True)
-                    server_writer.write(chunk)
-                    await server_reader.read(65536)  # it has been done, and nobody will ever hear of it
-                    self.commits_cut += 1
-                    break
-                server_writer.write(chunk)
-        except ConnectionError:
-            pass
-        finally:
-            answers.cancel()
-            for one in (writer, server_writer):
-                one.transport.abort()
-            self._writers -= {writer, server_writer}
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while chunk := await reader.read(65536):
-            writer.write(chunk)
-        writer.close()
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +48,6 @@ async def road(servers: Servers, postgres: EmbeddedPostgres, tmp_path: Path) -> 
         yield made
 
 
-def through(road: Road, proxy: Proxy) -> str:
-    """The service's DSN through the proxy."""
-    parts = urlsplit(road.dsns[SERVICE])
-    return parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{proxy.port}").geturl()
-
-
 def retried() -> float:
     """How often a batch was tried again so far, in this process."""
     return REGISTRY.get_sample_value("yike_batches_retried_total", {"service": SERVICE}) or 0.0
@@ -122,14 +58,14 @@ class TestPostgres:
         self, road: Road, postgres: EmbeddedPostgres
     ) -> None:
         account, before, calls = new_id(), retried(), 0
-        async with Proxy(postgres.port) as proxy:
+        async with Proxy(road.dsns[SERVICE]) as proxy:
 
             async def cut(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
                 nonlocal calls
                 calls += len(messages)
                 proxy.commits_to_cut = 1
 
-            async with road.serve(cut, database=through(road, proxy)):
+            async with road.serve(cut, database=proxy.dsn):
                 ids = []
                 for number in range(1, 6):
                     message = Put(account_id=account, number=number)
@@ -149,7 +85,7 @@ class TestPostgres:
         self, road: Road, postgres: EmbeddedPostgres
     ) -> None:
         account = new_id()
-        async with Proxy(postgres.port) as proxy, road.serve(database=through(road, proxy)):
+        async with Proxy(road.dsns[SERVICE]) as proxy, road.serve(database=proxy.dsn):
             await road.put(account, 1)
             await road.expect_numbers(account, 1)
             proxy.open = False

@@ -1,0 +1,105 @@
+"""What a fault is, and what it may use."""
+
+import asyncio
+import os
+import random
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from ops.scenario import Scenario
+from ops.stack.postgres import free_port
+from ops.stack.processes import answers
+from ops.stack_layout import PART_NAMES, Stack, process_specs
+from shared.settings import SERVICES
+from tests.faults.invariants import Expected
+from tests.faults.load import Load
+
+LOOK_S: Final = 0.02
+SESSION_TIMEOUT_S: Final = 6.0
+"""Of the consumers of every stack here."""
+READY_S: Final = 60.0
+
+
+class Skipped(Exception):
+    """This machine does not allow the fault; why."""
+
+
+@dataclass
+class Drill:
+    """What a fault may use: the stack, its servers' folder, chance, the load, a gateway. It counts its blows."""
+
+    stack: Stack
+    servers: Path
+    chance: random.Random
+    scenario: Scenario
+    load: Load
+    expected: Expected
+    blows: int = 0
+    measured: dict[str, float] = field(default_factory=dict)
+    """What else is worth knowing, by name."""
+
+    async def all_ready(self) -> None:
+        """Until every process is ready again."""
+        async with asyncio.timeout(READY_S):
+            while not all(self.stack.state(name).ready for name in PART_NAMES):
+                await asyncio.sleep(LOOK_S)
+
+    def pid(self, name: str) -> int:
+        """Of a process that runs."""
+        pid = self.stack.state(name).pid
+        assert pid is not None
+        return pid
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`number` is that of the proof issue. `settings` by process, as in `Stack.start`; `puppets`: the processes are
+    told what to do while they run (`puppet.py`); `limited`: which server is one of its own with little room; `short`:
+    part of `make test`; `requests_lost`: what gateways asked may be gone from the topics; `long`: too much is said to
+    look at every message."""
+
+    number: int
+    strike: Callable[[Drill], Awaitable[None]]
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    puppets: bool = False
+    limited: str = ""
+    short: bool = False
+    requests_lost: bool = False
+    long: bool = False
+
+    @property
+    def does(self) -> str:
+        """In words."""
+        return (self.strike.__doc__ or "").strip()
+
+
+@asynccontextmanager
+async def a_copy(stack: Stack, name: str) -> AsyncIterator[psutil.Process]:
+    """A second copy of a process, beside the first, for as long as the block lasts."""
+    assert name in SERVICES
+    port = free_port()
+    settings = {"YIKE_PORT": str(port), "YIKE_INSTANCE": f"{name}-1", "YIKE_SESSION_TIMEOUT_MS": "6000"}
+    spec = process_specs(stack.site, [name], extra_env={name: settings})[0]
+    with (stack.folder / "logs" / f"{name}-1.log").open("ab") as log:
+        child = await asyncio.create_subprocess_exec(
+            *spec.argv,
+            env={**os.environ, **spec.env},
+            stdout=log,
+            stderr=log,
+            start_new_session=sys.platform != "win32",
+        )
+    try:
+        async with asyncio.timeout(READY_S):
+            while not await asyncio.to_thread(answers, f"http://127.0.0.1:{port}/health/ready"):
+                await asyncio.sleep(LOOK_S)
+        yield psutil.Process(child.pid)
+    finally:
+        if child.returncode is None:
+            child.terminate()
+            await child.wait()

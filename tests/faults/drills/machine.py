@@ -1,0 +1,186 @@
+"""Faults of the machine: clocks that jump, a log that cannot be written; and a long day without any fault."""
+
+import asyncio
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+import psutil
+
+from bench.load import Lesson, LoadGateway, Order, lessons, new_order, purchases
+from ops.stack_layout import PART_NAMES
+from shared.clock import SETTING, get_offset
+from tests.faults.drills.base import Drill
+from tests.faults.load import LoadError
+from tests.faults.stacks import wait_for_morning
+from tests.faults.world import databases_of
+
+JUMPS_S: Final = (3600.0, -3600.0, 0.0)
+JUMP_LASTS_S: Final = 2.0
+MUTE_S: Final = 10.0
+SOAK: Final = os.environ.get("SOAK") or "10m"
+SLICE_S: Final = 30.0
+PROBE: Final = 3000
+PROBE_WINDOW: Final = 400
+PURCHASES_AT_ONCE: Final = 200
+LESSONS: Final = 12
+SEATS: Final = 100_000
+# The first minutes are for pools, caches and plans.
+MOST_RSS_GROWTH: Final = 1.10
+MOST_DRIFT: Final = 2.0
+MOST_DEAD: Final = 0.5
+MOST_UNSENT: Final = 20_000
+
+_SIZES: Final = """
+SELECT (SELECT count(*) FROM unsent) AS unsent, (SELECT count(*) FROM outbox) AS outbox,
+       pg_database_size(current_database()) AS bytes
+"""
+_DEAD: Final = """
+SELECT relname, n_dead_tup::float8 / greatest(n_live_tup, 10000) AS share FROM pg_stat_user_tables
+ORDER BY share DESC LIMIT 1
+"""
+
+
+async def clocks(drill: Drill) -> None:
+    """the clock of each service in turn is an hour fast, then an hour slow, then right again"""
+    drill.load.lenient = True
+    offset = await get_offset(drill.stack.admin_dsn)
+    connection = await asyncpg.connect(drill.stack.admin_dsn)
+    try:
+        for name in PART_NAMES:
+            database = (await _database_name(drill, name)).replace('"', "")
+            for jump_s in JUMPS_S:
+                seconds = offset.total_seconds() + jump_s
+                await connection.execute(f"ALTER DATABASE \"{database}\" SET {SETTING} = '{seconds}'")
+                # A setting of a database counts for new sessions.
+                await connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", database
+                )
+                drill.blows += 1
+                await asyncio.sleep(JUMP_LASTS_S)
+            await connection.execute(f'ALTER DATABASE "{database}" RESET {SETTING}')
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", database
+            )
+    finally:
+        await connection.close()
+
+
+async def _database_name(drill: Drill, name: str) -> str:
+    connection = await asyncpg.connect(drill.stack.dsn(name))
+    try:
+        return str(await connection.fetchval("SELECT current_database()"))
+    finally:
+        await connection.close()
+
+
+async def mute(drill: Drill) -> None:
+    """no process can write its log: the disk of the logs is full"""
+    full = Path("/dev/full")
+    for name in PART_NAMES:
+        log = drill.stack.folder / "logs" / f"{name}.log"
+        await drill.stack.halt(name)
+        log.rename(log.with_suffix(".before"))
+        log.symlink_to(full)
+        await drill.stack.resume(name)
+        drill.blows += 1
+    connection = await asyncpg.connect(drill.stack.admin_dsn)
+    try:  # something to be logged
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'yike'"
+        )
+    finally:
+        await connection.close()
+    await asyncio.sleep(MUTE_S)
+    for name in PART_NAMES:
+        log = drill.stack.folder / "logs" / f"{name}.log"
+        await drill.stack.halt(name)
+        log.unlink()
+        log.with_suffix(".before").rename(log)
+        await drill.stack.resume(name)
+
+
+# --- the long day -----------------------------------------------------------------------------------------------------
+
+
+async def soak(drill: Drill) -> None:
+    """no fault: half of the peak for ten minutes (SOAK=1h for longer); memory, latency and tables must not grow on"""
+    await drill.load.end()
+    async with LoadGateway(drill.stack.client_settings) as gateway:
+        probe = [lesson for lesson, _ in zip(drill.load.lessons, range(PROBE), strict=False)]
+        per_s = (await lessons(gateway, probe, PROBE_WINDOW)).per_s / 2
+        slices = max(3, round(_seconds(SOAK) / SLICE_S))
+        of_slice = int(per_s * SLICE_S)
+        planned = _plan(await _buy(drill, gateway, slices * of_slice // LESSONS + 1))
+        loading = asyncio.create_task(drill.load.run())
+        seen: list[dict[str, float]] = []
+        for number in range(slices):
+            part = planned[number * of_slice : (number + 1) * of_slice]
+            measured = await lessons(gateway, part, 0, per_s=per_s)
+            seen.append(await _sizes(drill) | {"p99_ms": measured.percentile_ms(99)})
+            drill.blows += 1
+        await drill.load.end()
+        await loading
+    drill.measured |= {"per_s": per_s, "slices": slices} | {f"first_{k}": v for k, v in seen[slices // 3].items()}
+    drill.measured |= {f"last_{k}": v for k, v in seen[-1].items()}
+    _must_not_grow(seen)
+
+
+def _seconds(words: str) -> float:
+    found = re.fullmatch(r"(\d+)([smh])", words)
+    if found is None:
+        raise ValueError(f"SOAK={words}: a number and s, m or h, as in 10m")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+async def _buy(drill: Drill, gateway: LoadGateway, number: int) -> list[Order]:
+    """Orders whose lessons have been taught."""
+    load, scenario = drill.load, drill.scenario
+    taught = await scenario.publish_course(load.institution, "少儿篮球长训班", lessons=LESSONS, seats=SEATS)
+    orders = [new_order(load.guardians[n % len(load.guardians)], load.institution, taught) for n in range(number)]
+    await purchases(gateway, orders, PURCHASES_AT_ONCE)
+    await wait_for_morning(drill.stack, scenario, days=LESSONS + 2)
+    load.course = await scenario.publish_course(load.institution, "少儿篮球夜场", lessons=LESSONS, seats=SEATS)
+    load.sign_in_again()
+    return orders
+
+
+def _plan(orders: Sequence[Order]) -> list[Lesson]:
+    return [(order, number) for number in range(1, LESSONS + 1) for order in orders]
+
+
+async def _sizes(drill: Drill) -> dict[str, float]:
+    found = {"rss_mib": max(psutil.Process(drill.pid(name)).memory_info().rss for name in PART_NAMES) / 2**20}
+    async with databases_of(drill.stack) as databases:
+        for name, connection in databases.items():
+            sizes = await connection.fetchrow(_SIZES)
+            dead = await connection.fetchrow(_DEAD)
+            assert sizes is not None
+            found |= {
+                f"{name}_unsent": sizes["unsent"],
+                f"{name}_outbox": sizes["outbox"],
+                f"{name}_bytes": sizes["bytes"],
+            }
+            found[f"{name}_dead"] = dead["share"] if dead else 0.0
+    return found
+
+
+def _must_not_grow(seen: Sequence[dict[str, float]]) -> None:
+    """The last third against the one before it. Raises LoadError."""
+    third = len(seen) // 3
+    middle, last = seen[third : 2 * third], seen[-third:]
+    wrong = []
+    for name, most in (("rss_mib", MOST_RSS_GROWTH), ("p99_ms", MOST_DRIFT)):
+        before, after = (sorted(one[name] for one in part)[len(part) // 2] for part in (middle, last))
+        if after > before * most:
+            wrong.append(f"{name} went from {before:.0f} to {after:.0f}")
+    for name in PART_NAMES:
+        if (unsent := max(one[f"{name}_unsent"] for one in last)) > MOST_UNSENT:
+            wrong.append(f"{unsent:.0f} rows of {name} were unsent")
+        if (dead := last[-1][f"{name}_dead"]) > MOST_DEAD:
+            wrong.append(f"{dead:.0%} of a table of {name} is dead")
+    if wrong:
+        raise LoadError("; ".join(wrong))

@@ -1,0 +1,147 @@
+"""Faults of the processes: killed, stopped, made members of a group that changes all the time, replaced."""
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack
+from typing import Final
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer
+
+from ops.stack_layout import PART_NAMES
+from shared.messaging.crash import LABELS
+from tests.faults import puppet
+from tests.faults.drills.base import LOOK_S, SESSION_TIMEOUT_S, Drill, a_copy
+from tests.faults.stacks import kill_at_random
+from tests.faults.world import kafka_of
+
+KILLS: Final = 100
+MEMBER_S: Final = 2.0
+STOPPED_S: Final = 1.5 * SESSION_TIMEOUT_S
+STOPS: Final = 3
+MOST_PASSINGS: Final = 5
+RELAY_KILLS: Final = 5
+HANDLES: Final = ("catalog", "orders", "escrow")
+"""The services that a purchase or a lesson passes most often."""
+
+_IN_TRANSACTION: Final = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'yike' AND backend_xid IS NOT NULL
+  AND clock_timestamp() - state_change > interval '30 milliseconds'
+"""
+"""Who has written, and has said nothing for a while."""
+
+
+async def kill_services(drill: Drill) -> None:
+    """kill -9 of a random process, a hundred times"""
+    await kill_at_random(drill.stack, drill.chance, KILLS)
+    drill.blows += KILLS
+    await drill.all_ready()
+
+
+async def crash_points(drill: Drill) -> None:
+    """every process dies right after each step of the road"""
+    for label in LABELS:
+        await drill.all_ready()
+        passings = {name: drill.chance.randint(1, MOST_PASSINGS) for name in PART_NAMES}
+        await puppet.arm(drill.stack, drill.stack.folder, label, passings)
+        await asyncio.gather(*(drill.stack.until_crashed(name) for name in PART_NAMES))
+        drill.blows += len(PART_NAMES)
+    await drill.all_ready()
+
+
+async def rebalance(drill: Drill) -> None:
+    """every 2 s a member joins a group or leaves it, and handles nothing"""
+    async with kafka_of(drill.stack) as kafka:
+        for name in HANDLES:
+            _, members = await kafka.members(name)
+            heard = {partition.topic for some in members.values() for partition in some}
+            member = AIOKafkaConsumer(
+                *heard,
+                bootstrap_servers=drill.stack.kafka,
+                group_id=kafka.group(name),
+                session_timeout_ms=int(SESSION_TIMEOUT_S * 1000),
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+            )
+            await member.start()
+            await asyncio.sleep(MEMBER_S)
+            await member.stop()
+            await asyncio.sleep(MEMBER_S)
+            drill.blows += 2
+
+
+async def stop_and_go(drill: Drill) -> None:
+    """SIGSTOP in the middle of a transaction for longer than the session, then SIGCONT; a second copy takes over
+    meanwhile"""
+    for name in ("escrow", "orders"):
+        async with a_copy(drill.stack, name) as copy:
+            for stop in range(STOPS):
+                process = drill.pid(name) if stop % 2 == 0 else copy.pid
+                await _stop_in_transaction(drill, name, process)
+                await asyncio.sleep(STOPPED_S)
+                os.kill(process, signal.SIGCONT)
+                drill.blows += 1
+                await asyncio.sleep(MEMBER_S)
+
+
+async def _stop_in_transaction(drill: Drill, name: str, pid: int) -> None:
+    """Stops the process at a moment when the service has written and not committed."""
+    connection = await asyncpg.connect(drill.stack.dsn(name))
+    try:
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(2 * LOOK_S)
+            if await connection.fetchval(_IN_TRANSACTION):
+                return
+            os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(drill.chance.uniform(0, LOOK_S))
+    finally:
+        await connection.close()
+
+
+async def kill_relays(drill: Drill) -> None:
+    """relays die between send and mark; then two relays of each service, of which the one that leads is killed"""
+    for _ in range(RELAY_KILLS):
+        await drill.all_ready()
+        await puppet.arm(drill.stack, drill.stack.folder, "send", dict.fromkeys(HANDLES, 1))
+        await asyncio.gather(*(drill.stack.until_crashed(name) for name in HANDLES))
+        drill.blows += len(HANDLES)
+    async with AsyncExitStack() as closing:
+        for name in ("orders", "escrow"):
+            await closing.enter_async_context(a_copy(drill.stack, name))
+        for name in ("orders", "escrow") * 2:
+            await drill.all_ready()
+            drill.stack.kill(name)
+            await drill.stack.until_crashed(name)
+            drill.blows += 1
+
+
+async def two_copies(drill: Drill) -> None:
+    """two copies of orders, escrow and catalog work on the same orders from different topics: a lock out of order would
+    deadlock"""
+    async with AsyncExitStack() as closing:
+        for name in HANDLES:
+            await closing.enter_async_context(a_copy(drill.stack, name))
+            drill.blows += 1
+        await asyncio.sleep(10 * MEMBER_S)
+
+
+async def roll(drill: Drill) -> None:
+    """one process after the other is replaced by the next version, whose contracts all have a field more, and back
+    again"""
+    for plays in (puppet.TOMORROW, ""):
+        for name in PART_NAMES:
+            await drill.stack.restart(name, {"YIKE_PUPPET_PLAYS": plays})
+            drill.blows += 1
+            await asyncio.sleep(MEMBER_S / 2)
+    for name in PART_NAMES:
+        connection = await asyncpg.connect(drill.stack.dsn(name))
+        try:
+            drill.measured[f"said by the next {name}"] = await connection.fetchval(
+                "SELECT count(*) FROM outbox WHERE body LIKE '%' || $1 || '%'", puppet.NEW_FIELD
+            )
+        finally:
+            await connection.close()
+    assert drill.measured["said by the next orders"] > 0

@@ -1,0 +1,286 @@
+"""The load under which faults strike: purchases, some given up while they are paid; lessons, some objected to;
+complaints; new families.
+
+Everybody is patient: a request without an answer is sent again under its own message id, as a gateway does it. What
+must have become of each order and lesson is written into `expected` when its flow has ended.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+from bench.load import Order
+from ops.scenario import Guardian, Institution, Scenario
+from shared.contracts import topics
+from shared.contracts.catalog import CourseView
+from shared.contracts.complaints import FileComplaint, FilingView, MoveFiling
+from shared.contracts.envelope import CONTRACTS, Event
+from shared.contracts.escrow import Settled
+from shared.contracts.orders import (
+    ApplyLesson,
+    CancelPurchase,
+    ConfirmLesson,
+    ContractDrawn,
+    LessonAnswer,
+    ObjectLesson,
+    PayPurchase,
+    PlacePurchase,
+    PurchaseEnded,
+    PurchaseEnrolled,
+    PurchaseView,
+    SignContract,
+)
+from shared.ids import new_id
+from shared.messaging.rpc import GatewayClient, RequestRefused
+from shared.settings import ClientSettings
+from tests.faults.invariants import Expected
+
+PATIENCE_S: Final = 240.0
+BUYERS: Final = 12
+TEACHERS: Final = 24
+LOOK_S: Final = 0.05
+LEFT_OPEN: Final = 5
+"""One complaint in so many is never closed."""
+
+
+class LoadError(Exception):
+    """Something ended as it must not."""
+
+
+class Gateway(GatewayClient):
+    """A gateway that remembers what it has heard, so that nothing comes too early for who waits for it."""
+
+    HEARS = (topics.events("orders"), topics.events("escrow"))
+
+    def __init__(self, settings: ClientSettings) -> None:
+        super().__init__(settings, "test", partition=1)
+        self._heard: dict[tuple[str, str], asyncio.Future[Event]] = {}
+
+    async def first(self, key: str, *contracts: type[Event]) -> Event:
+        """The first of these events about `key`: an order's id, or `order:lesson`. Raises LoadError if none comes."""
+        waiting = [self._future(contract.TYPE, key) for contract in contracts]
+        done, _ = await asyncio.wait(waiting, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        for future in done:
+            return future.result()
+        raise LoadError(f"nothing was heard of {key}: {[contract.TYPE for contract in contracts]}")
+
+    def _future(self, type_: str, key: str) -> "asyncio.Future[Event]":
+        return self._heard.setdefault((type_, key), asyncio.get_running_loop().create_future())
+
+    def _deliver(self, envelope: dict[str, Any]) -> None:
+        contract = CONTRACTS.get(envelope["type"])
+        if contract is None or not issubclass(contract, Event):
+            super()._deliver(envelope)
+            return
+        data = envelope["data"]
+        lesson = f":{data['lesson_no']}" if "lesson_no" in data else ""
+        future = self._future(contract.TYPE, envelope["partitionkey"] + lesson)
+        if not future.done():
+            future.set_result(contract.model_validate(data))
+
+
+@dataclass
+class Load:
+    """Who does what until it is `ended`: `course` is bought, lessons of `taught` are taught, `complained` complained
+    about, which `authority` (a token) decides. `lenient`: purchases may end without enrolment, as they may where clocks
+    jump or banks refuse."""
+
+    scenario: Scenario
+    gateway: Gateway
+    expected: Expected
+    chance: random.Random
+    guardians: Sequence[Guardian]
+    institution: Institution
+    course: CourseView
+    taught: Sequence[Order]
+    complained: Sequence[Order]
+    authority: str
+    lenient: bool = False
+    lessons: Iterator[tuple[Order, int]] = field(init=False)
+    running: int = field(init=False, default=0)
+    """How many of its workers have not ended."""
+    _complained: Iterator[tuple[Order, int]] = field(init=False)
+    _ended: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.lessons = self._plan(self.taught)
+        self._complained = self._plan(self.complained)
+
+    def sign_in_again(self) -> None:
+        """After the clock was moved far."""
+        self.authority = self.scenario.token("authority", "changzhou-edu")
+        self.institution.token = self.scenario.token("institution", str(self.institution.institution_id))
+
+    @staticmethod
+    def _plan(orders: Sequence[Order]) -> Iterator[tuple[Order, int]]:
+        most = max((len(order.course.lessons) for order in orders), default=0)
+        return ((order, number) for number in range(1, most + 1) for order in orders)
+
+    async def run(self) -> None:
+        """Goes on until `end` is called."""
+        self._ended = False
+        workers: list[tuple[Callable[[], Awaitable[bool]], int]] = [
+            (self._buys, BUYERS),
+            (self._gives_up, 2),
+            (self._teaches, TEACHERS),
+            (self._objects, 2),
+            (self._complains, 2),
+            (self._signs_in, 1),
+        ]
+        running = [asyncio.create_task(self._again(flow)) for flow, times in workers for _ in range(times)]
+        try:
+            await asyncio.gather(*running)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def end(self) -> None:
+        """Nothing new is begun; returns when what was under way has ended."""
+        self._ended = True
+        while self.running:
+            await asyncio.sleep(LOOK_S)
+
+    async def _again(self, flow: Callable[[], Awaitable[bool]]) -> None:
+        self.running += 1
+        try:
+            while not self._ended and await flow():
+                pass
+        finally:
+            self.running -= 1
+
+    # --- purchases --------------------------------------------------------------------------------------------------
+
+    async def _buys(self) -> bool:
+        """Place, contract, sign, pay, enrolled."""
+        order_id, guardian = new_id(), self.chance.choice(self.guardians)
+        if await self._signs(order_id, guardian):
+            pay = PayPurchase(order_id=order_id, method="alipay")
+            await self._race(self.scenario.ask(pay, PurchaseView, guardian.token), allowed=self.lenient)
+        await self._ends(order_id, lenient=self.lenient)
+        return True
+
+    async def _gives_up(self) -> bool:
+        """Pays and cancels at once: whichever comes first, money that was collected is held or goes back."""
+        order_id, guardian = new_id(), self.chance.choice(self.guardians)
+        both = (PayPurchase(order_id=order_id, method="alipay"), CancelPurchase(order_id=order_id))
+        if await self._signs(order_id, guardian):
+            await self._race(*(self.scenario.ask(one, PurchaseView, guardian.token) for one in both))
+        await self._ends(order_id, lenient=True)
+        return True
+
+    async def _signs(self, order_id: UUID, guardian: Guardian) -> bool:
+        place = PlacePurchase(
+            order_id=order_id,
+            account_id=guardian.account_id,
+            child_id=guardian.child_id,
+            course_id=self.course.course_id,
+        )
+        await self.scenario.ask(place, PurchaseView, guardian.token)
+        drawn = await self.gateway.first(str(order_id), ContractDrawn, PurchaseEnded)
+        if isinstance(drawn, ContractDrawn):
+            sign = SignContract(order_id=order_id, contract_sha256=drawn.contract_sha256)
+            return await self._race(self.scenario.ask(sign, PurchaseView, guardian.token), allowed=self.lenient)
+        return False
+
+    async def _ends(self, order_id: UUID, *, lenient: bool) -> None:
+        last = await self.gateway.first(str(order_id), PurchaseEnrolled, PurchaseEnded)
+        if isinstance(last, PurchaseEnded) and not lenient:
+            raise LoadError(f"a purchase ended: {last}")
+        self.expected.orders[order_id] = "ended" if isinstance(last, PurchaseEnded) else "enrolled"
+
+    async def _signs_in(self) -> bool:
+        """A new family: a code by SMS, an account, a child, a signer."""
+        try:
+            await self.scenario.new_guardian()
+        except RequestRefused:
+            if not self.lenient:
+                raise
+        return True
+
+    # --- lessons ----------------------------------------------------------------------------------------------------
+
+    async def _teaches(self) -> bool:
+        """Apply, confirm, paid out."""
+        order, number = next(self.lessons, (None, 0))
+        if order is None:
+            return False
+        await self._applies(order, number)
+        await self._confirms(order, number)
+        await self._is_paid(order, number)
+        return True
+
+    async def _objects(self) -> bool:
+        """Objects, and every other one confirms in the same moment: objected or not before, it is confirmed then."""
+        order, number = next(self.lessons, (None, 0))
+        if order is None:
+            return False
+        await self._applies(order, number)
+        object_ = ObjectLesson(order_id=order.order_id, lesson_no=number, reason="老师迟到四十分钟，未补课")
+        asking = self.scenario.ask(object_, LessonAnswer, order.guardian.token)
+        if self.chance.random() < 0.5:
+            await asking
+            self.expected.lessons[order.order_id, number] = "objected"
+        else:
+            await self._race(asking, self._confirms(order, number))
+            await self._is_paid(order, number)
+        return True
+
+    async def _complains(self) -> bool:
+        """Complains about an order, one of its lessons is confirmed meanwhile, and paid out when the complaint is
+        closed. One in `LEFT_OPEN` is not, and holds its order to the end."""
+        order, number = next(self._complained, (None, 0))
+        if order is None:
+            return False
+        if order.order_id in self._held():
+            return True
+        filing = FileComplaint(
+            filing_id=new_id(),
+            kind="complaint",
+            type="no_invoice",
+            area="天宁区",
+            category="体育类",
+            institution_name=self.institution.name,
+            order_id=order.order_id,
+            text="机构拒绝开具发票",
+        )
+        await self.scenario.ask(filing, FilingView, order.guardian.token)
+        self.expected.complaints[filing.filing_id] = order.order_id
+        if self.chance.randrange(LEFT_OPEN) == 0:
+            return True
+        await self._applies(order, number)
+        await self._confirms(order, number)
+        close = MoveFiling(filing_id=filing.filing_id, state="rejected", reason="已补开发票")
+        await self.scenario.ask(close, FilingView, self.authority)
+        self.expected.closed.add(filing.filing_id)
+        await self._is_paid(order, number)
+        return True
+
+    def _held(self) -> set[UUID]:
+        complaints = self.expected.complaints
+        return {order_id for filing_id, order_id in complaints.items() if filing_id not in self.expected.closed}
+
+    async def _applies(self, order: Order, number: int) -> None:
+        apply = ApplyLesson(order_id=order.order_id, lesson_no=number)
+        await self.scenario.ask(apply, LessonAnswer, order.institution.token)
+
+    async def _confirms(self, order: Order, number: int) -> None:
+        confirm = ConfirmLesson(order_id=order.order_id, lesson_no=number)
+        await self.scenario.ask(confirm, LessonAnswer, order.guardian.token)
+
+    async def _is_paid(self, order: Order, number: int) -> None:
+        await self.gateway.first(f"{order.order_id}:{number}", Settled)
+        self.expected.lessons[order.order_id, number] = "paid_out"
+
+    @staticmethod
+    async def _race(*asking: Awaitable[Any], allowed: bool = True) -> bool:
+        """Asks all at once; some may come too late, where that is allowed. True if none did."""
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        for outcome in outcomes:
+            late = isinstance(outcome, RequestRefused) and outcome.code in ("order_state", "lesson_state")
+            if isinstance(outcome, BaseException) and not (late and allowed):
+                raise outcome
+        return not any(isinstance(outcome, BaseException) for outcome in outcomes)
