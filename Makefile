@@ -8,9 +8,11 @@ SHELL := /bin/sh
 STACK ?= embedded
 # What pytest gets, as in: make test ARGS="-k refund -x"
 ARGS ?=
-# For make faults: only this fault, and the number that repeats its chance.
+# For make faults: only this fault, the number that repeats its chance, a mistake to build in, how long the soak is.
 ONE ?=
 SEED ?=
+BREAK ?=
+SOAK ?= 10m
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -19,7 +21,7 @@ PYTHONS := python3.14 python3.13 python3.12 python3.11 python3 python
 CODE := $(wildcard services shared ops gateway bench tests)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo up down test check bench faults lock clean
+.PHONY: help demo up down test check bench profile faults lock clean
 
 help:
 	@echo "make demo    the whole system in the foreground, with a story played through it; ctrl-C ends it"
@@ -27,7 +29,8 @@ help:
 	@echo "make test    all tests (STACK=embedded|containers, ARGS=\"-k words\")"
 	@echo "make check   style, types, layers, contracts, migrations, compose file, lock"
 	@echo "make bench   load and comparisons"
-	@echo "make faults  kills, stops and cuts under load, everything checked after each (ONE=name, SEED=n)"
+	@echo "make profile a flame graph of every process under load"
+	@echo "make faults  21 kinds of faults under load, everything checked after each (ONE=name, SEED=n, BREAK=all, SOAK=1h)"
 	@echo "make lock    newest versions into requirements.lock    make clean  remove data and caches"
 
 demo: $(INSTALLED)
@@ -45,8 +48,11 @@ test: $(INSTALLED)
 bench: $(INSTALLED)
 	@$(BIN)/python -m bench $(ARGS)
 
+profile: $(INSTALLED)
+	@$(BIN)/python -m bench.profile $(ARGS)
+
 faults: $(INSTALLED)
-	@ONE=$(ONE) SEED=$(SEED) $(BIN)/python -m tests.faults $(ARGS)
+	@ONE=$(ONE) SEED=$(SEED) BREAK=$(BREAK) SOAK=$(SOAK) $(BIN)/python -m tests.faults $(ARGS)
 
 check: $(INSTALLED)
 	@echo "check: style" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
