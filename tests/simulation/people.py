@@ -14,7 +14,7 @@ from shared.ids import derived_id
 from shared.keys import KeyRing
 from shared.messaging.rpc import GatewayClient
 from shared.sealing import seal
-from tests.simulation import START, Simulation
+from tests.simulation.simulation import START, Simulation
 
 GUARDIANS: Final = 2
 LESSONS: Final = 3
