@@ -268,6 +268,7 @@ class History(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """The bank behaves, everything is delivered, every deadline passes: then the whole world is looked at."""
+        self.simulation.counts["histories"] += 1
         if sys.exc_info()[0] is None:
             self.run(self._come_to_rest())
             self.run(self.agreement.check_the_end())
