@@ -8,7 +8,7 @@ from uuid import UUID
 
 from shared.messaging.handlers import in_groups
 from tests.faults import invariants
-from tests.simulation.model import Complaints, Orders, Timers, same
+from tests.simulation.model import Complaints, Orders, Said, Timers, same
 from tests.simulation.model_money import Escrow
 from tests.simulation.simulation import Heard, Simulation
 
@@ -29,6 +29,12 @@ CHECKS: Final = (
 )
 """What holds at rest whatever has happened; the other checks of that module are about banks that behave."""
 
+# Answers are looked at by themselves; what follows from the bank's mistakes and from reminders the models do not know.
+_SAID: Final = """
+SELECT type, key, count(*)::int AS times FROM outbox WHERE topic !~ '[.](replies|dlq)[.]v1$'
+  AND type NOT IN ('escrow.suspense_booked.v1', 'complaints.filing.moved.v1', 'complaints.deadline.v1')
+GROUP BY type, key
+"""
 CONFLICT: Final = "!idempotency_conflict"
 
 
@@ -74,9 +80,12 @@ class Agreement:
     def fired(self, service: str, now: datetime) -> None:
         """Timers that were due are gone."""
         self._changed.add(service)
-        timers: Timers = {"orders": self.orders.timers, "escrow": self.escrow.timers}.get(service, {})
-        for key in [key for key, due_at in timers.items() if due_at <= now]:
-            del timers[key]
+        if service not in ("orders", "escrow"):
+            return
+        model: Orders | Escrow = self.orders if service == "orders" else self.escrow
+        for type_, subject in [key for key, due_at in model.timers.items() if due_at <= now]:
+            del model.timers[type_, subject]
+            model.said[type_, subject.partition(":")[0]] += 1
 
     async def check(self) -> None:
         """Row by row where something was committed since, the timers too; and the answers that have come."""
@@ -99,6 +108,7 @@ class Agreement:
         lessons = {(id_, number): one for id_, p in purchases.items() for number, one in p.lessons.items()}
         agree(found, {key: (one.state, one.by, one.answer_by, one.objection) for key, one in lessons.items()})
         await self._check_timers("orders", self.orders.timers)
+        await self._check_said("orders", self.orders.said)
 
     async def _check_escrow(self) -> None:
         sql = """SELECT order_id::text, state, suspensions, paid_fen, held_fen, releasing_fen, released_fen,
@@ -113,15 +123,21 @@ class Agreement:
         told = {k: (p.amount, p.state, p.attempt, p.turn, p.asks, p.reference) for k, p in payments.items()}
         agree(found, told)
         await self._check_timers("escrow", self.escrow.timers)
+        await self._check_said("escrow", self.escrow.said)
 
     async def _check_complaints(self) -> None:
         rows = await self.simulation.rows("complaints", "SELECT filing_id::text, state FROM filings")
         found = {row["filing_id"]: row["state"] for row in rows}
         agree(found, {id_: filing[0] for id_, filing in self.complaints.filings.items()})
+        await self._check_said("complaints", self.complaints.said)
 
     async def _check_timers(self, service: str, timers: Timers) -> None:
         rows = await self.simulation.rows(service, "SELECT type, subject, due_at FROM timers")
         agree({(row["type"], row["subject"]): row["due_at"] for row in rows}, timers)
+
+    async def _check_said(self, service: str, said: Said) -> None:
+        rows = await self.simulation.rows(service, _SAID)
+        agree({(row["type"], row["key"]): row["times"] for row in rows}, dict(said))
 
     def _check_answers(self) -> None:
         """Each asking has the answer that the model gives it, and one only, however often it is given."""

@@ -84,10 +84,11 @@ class History(RuleBasedStateMachine):
         asking = self.simulation.send(request, actor, message_id=message_id)
         self.asked.setdefault(message_id or asking, (request, actor))
 
-    @initialize(guardian=st.integers(0, 1), course=COURSE, steps=st.integers(0, 6))
-    def it_begins(self, guardian: int, course: int, steps: int) -> None:
-        """A purchase, and what happens to it while all is well: signed, paid, a lesson filed, confirmed, the next."""
-        self.buys(guardian, course)
+    @initialize(guardian=st.integers(0, 1), courses=st.lists(COURSE, min_size=1, max_size=3), steps=st.integers(0, 6))
+    def it_begins(self, guardian: int, courses: list[int], steps: int) -> None:
+        """Purchases, and what becomes of the first while all is well: signed, paid, a lesson filed, confirmed."""
+        for course in courses:
+            self.buys(guardian, course)
         for _ in range(steps):
             self.run(self.simulation.settle())
             self.it_goes_on(0, 0)
@@ -103,7 +104,7 @@ class History(RuleBasedStateMachine):
         actor, course_id = self.people.guardians[guardian], self.people.courses[course].course_id
         self.ask(PlacePurchase(order_id=order_id, account_id=UUID(actor.subject), course_id=course_id), actor)
 
-    @rule(order=ORDER, rounds=st.integers(0, 2))
+    @rule(order=ORDER, rounds=st.integers(0, 3))
     def it_goes_on(self, order: int, rounds: int) -> None:
         """Whoever has to do something about an order does it; then the services have some time."""
         self._goes_on(order)
@@ -128,6 +129,15 @@ class History(RuleBasedStateMachine):
                 self._request("confirm", order_id, number, guardian)
                 return
         self._request("show", order_id, 1, guardian)
+
+    @precondition(lambda self: any(p.state == "paying" for p in self.agreement.orders.purchases.values()))
+    @rule(order=ORDER, rounds=st.integers(0, 6))
+    def thinks_better_of_it(self, order: int, rounds: int) -> None:
+        """A guardian gives up while the money is on its way, maybe when it has come already."""
+        paying = [(id_, p) for id_, p in self.agreement.orders.purchases.items() if p.state == "paying"]
+        order_id, purchase = paying[order % len(paying)]
+        self.works(rounds, PARTICIPANTS)
+        self._request("give up", UUID(order_id), 1, Actor(purchase.guardian, "guardian"))
 
     @rule(order=ORDER, what=st.sampled_from(REQUESTS), lesson=st.integers(1, LESSONS + 1), who=st.integers(0, 3))
     def asks(self, order: int, what: str, lesson: int, who: int) -> None:
@@ -204,9 +214,18 @@ class History(RuleBasedStateMachine):
         self.simulation.counts[f"misbehaviours set: {kind}"] += 1
 
     @precondition(lambda self: self.simulation.now < LAST_DAY)
-    @rule(until=st.sampled_from(MOMENTS))
-    def time_passes(self, until: str) -> None:
-        """To the second before something may happen, to the very moment, or for a while."""
+    @rule(until=st.sampled_from(MOMENTS), quietly=st.booleans())
+    def time_passes(self, until: str, quietly: bool) -> None:
+        """To the second before something may happen, to the moment itself, or for a while.
+
+        `quietly`: whoever had to sign or to pay has done so before, and everything was delivered.
+        """
+        for state in ("placed", "to_sign", "to_pay") if quietly else ():
+            self.run(self.simulation.settle())
+            for order, order_id in enumerate(self.order_ids):
+                purchase = self.agreement.orders.purchases.get(str(order_id))
+                if purchase is not None and purchase.state == state:
+                    self._goes_on(order)
         self.run(self._pass_time(until))
 
     async def _pass_time(self, until: str) -> None:
@@ -233,7 +252,7 @@ class History(RuleBasedStateMachine):
         """A service handles some of what waits for it, in any order that Kafka may give."""
         self.run(self.simulation.poll(one_of(self.simulation.who_may_poll(), who), picks))
 
-    @rule(who=WHICH, picks=PICKS, label=st.sampled_from(CONSUMER_LABELS))
+    @rule(who=WHICH, picks=PICKS, label=st.sampled_from((*CONSUMER_LABELS, "commit", "commit")))
     def dies_handling(self, who: int, picks: list[int], label: str) -> None:
         """A service dies while it handles; before its commit or after."""
         self.run(self.simulation.poll(one_of(self.simulation.who_may_poll(), who), picks, die_at=label))
@@ -258,7 +277,7 @@ class History(RuleBasedStateMachine):
         """A command comes once more under a new id."""
         self.simulation.say_again(which)
 
-    @rule(rounds=st.integers(1, 3), names=st.permutations(PARTICIPANTS))
+    @rule(rounds=st.integers(1, 4), names=st.permutations(PARTICIPANTS))
     def works(self, rounds: int, names: Sequence[str]) -> None:
         """Nothing special for a while."""
         for _ in range(rounds):

@@ -5,6 +5,7 @@ Each model hears what its service has committed, in the same order, and says how
 that stands in the answer, or the code of a refusal behind `!`. Then its fields are what must stand in the tables.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -20,6 +21,8 @@ SILENCE_WORKING_DAYS: Final = 7
 
 Timers = dict[tuple[str, str], datetime]
 """(type, subject) → when it is due."""
+Said = Counter[tuple[str, str]]
+"""(type, key) → how often."""
 
 
 def end_of_working_day(now: datetime, days: int) -> datetime:
@@ -62,12 +65,16 @@ class Purchase:
 
 
 WAITS: Final = {"placed": 2 * MINUTE, "held": MINUTE, "cancelling": 5 * MINUTE, "refunding": HOUR}
+RELEASE: Final = "escrow.lesson.release.v1"
+REFUND: Final = "escrow.order.refund.v1"
 ASKS: Final = {
     "placed": ("catalog.seat.reserve.v1",),
     "paying": ("catalog.seat.extend.v1", "escrow.payment.collect.v1"),
     "held": ("catalog.seat.take.v1",),
+    "cancelling": ("escrow.payment.cancel.v1",),
+    "refunding": (REFUND,),
 }
-"""What a state asks of others: their refusal ends it. Later states ask again instead."""
+"""What a state asks of others when it begins."""
 PURCHASE_TIMER: Final = "orders.purchase.deadline.v1"
 LESSON_TIMER: Final = "orders.lesson.deadline.v1"
 
@@ -80,6 +87,7 @@ class Orders:
         self.contracts = contracts
         self.purchases: dict[str, Purchase] = {}
         self.timers: Timers = {}
+        self.said: Said = Counter()
 
     def hear(self, m: Heard) -> str:
         """One message."""
@@ -114,16 +122,20 @@ class Orders:
                 p.drawn = True
                 p.plan = [datetime.fromisoformat(one["ends_at"]) for one in m.data["lessons"]]
                 self._enter(order, p, "to_sign", m, datetime.fromisoformat(m.data["expires_at"]))
+                self.said["orders.contract.drawn.v1", order] += 1
             case "escrow.held.v1", "paying":
                 self._enter(order, p, "held", m)
+            case "escrow.held.v1", ("cancelling" | "ended"):
+                self.said[REFUND, order] += 1
             case "catalog.seat.taken.v1", "held":
                 self._enter(order, p, "enrolled", m)
+                self.said["orders.purchase.enrolled.v1", order] += 1
                 p.lessons = {number: Lesson(ends_at) for number, ends_at in enumerate(p.plan, 1)}
             case "escrow.payment_failed.v1", ("paying" | "cancelling"):
                 self._end(order, p, m.data["reason"], m)
             case "escrow.refunded.v1", ("cancelling" | "refunding"):
                 self._end(order, p, "refunded", m)
-            case "problem.v1", _ if m.data["request_type"] in ASKS.get(p.state, ()):
+            case "problem.v1", ("placed" | "paying" | "held") if m.data["request_type"] in ASKS[p.state]:
                 self._give_up(order, p, m.data["code"], m)
             case "orders.purchase.deadline.v1", state:
                 if m.data["state"] == state and p.act_by is not None and p.act_by <= m.now:
@@ -160,6 +172,7 @@ class Orders:
 
     def _enter(self, order: str, p: Purchase, state: str, m: Heard, act_by: datetime | None = None) -> None:
         p.state = state
+        self.said.update((type_, order) for type_ in ASKS.get(state, ()))
         p.act_by = act_by or (m.now + WAITS[state] if state in WAITS else None)
         self.timers.pop((PURCHASE_TIMER, order), None)
         if p.act_by is not None:
@@ -174,6 +187,7 @@ class Orders:
 
     def _end(self, order: str, p: Purchase, reason: str, m: Heard) -> None:
         p.reason = p.reason or reason
+        self.said.update([("catalog.seat.give_back.v1", order), ("orders.purchase.ended.v1", order)])
         self._enter(order, p, "ended", m)
 
     def _lesson(self, m: Heard, order: str, p: Purchase) -> str:
@@ -195,14 +209,18 @@ class Orders:
                     return "!lesson_not_over"
                 lesson.state = "applied"
                 lesson.answer_by = self.timers[timer] = end_of_working_day(m.now, SILENCE_WORKING_DAYS)
+                self.said["orders.lesson.applied.v1", order] += 1
             case "orders.lesson.confirm.v1", ("applied" | "objected"):
                 lesson.state, lesson.by = "confirmed", "guardian"
+                self.said[RELEASE, order] += 1
                 self.timers.pop(timer, None)
             case "orders.lesson.object.v1", "applied":
                 lesson.state, lesson.objection = "objected", m.data["reason"]
+                self.said["orders.lesson.objected.v1", order] += 1
                 self.timers.pop(timer, None)
             case "orders.lesson.deadline.v1", "applied" if lesson.answer_by and lesson.answer_by <= m.now:
                 lesson.state, lesson.by = "confirmed", "silence"
+                self.said[RELEASE, order] += 1
             case "escrow.settled.v1", "confirmed":
                 lesson.state = "paid_out"
             case "escrow.payout_returned.v1", "paid_out":
@@ -233,6 +251,7 @@ class Complaints:
     def __init__(self) -> None:
         self.owners: dict[str, str] = {}
         self.filings: dict[str, tuple[str, str, str]] = {}
+        self.said: Said = Counter()
 
     def hear(self, m: Heard) -> str:
         """One message."""
@@ -250,6 +269,7 @@ class Complaints:
             if self.owners[order] != m.actor:
                 return "!actor_forbidden"
             self.filings[filing_id] = "submitted", "", order
+            self.said["escrow.releases.suspend.v1", order] += 1
         elif m.type == "complaints.move.v1":
             state, reason = m.data["state"], m.data["reason"]
             if known is None:
@@ -258,6 +278,8 @@ class Complaints:
                 if state not in NEXT.get(known[0], ()):
                     return "!complaint_state"
                 self.filings[filing_id] = state, reason, known[2]
+                if state not in NEXT:
+                    self.said["escrow.releases.resume.v1", known[2]] += 1
         return self.filings[filing_id][0] if filing_id in self.filings else ""
 
 

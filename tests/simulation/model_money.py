@@ -1,10 +1,11 @@
 """The model of escrow: what must become of the money of each order; see `model.py`."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from tests.simulation.model import DAY, HOUR, MINUTE, Timers
+from tests.simulation.model import DAY, HOUR, MINUTE, Said, Timers
 from tests.simulation.simulation import Heard
 
 
@@ -57,6 +58,10 @@ class Account:
 
 PAYMENT_TIMER: Final = "escrow.payment.deadline.v1"
 INSTRUCTION_TIMER: Final = "escrow.instruction.deadline.v1"
+SEND_BACK: Final = ("escrow.payment.cancel.v1", "escrow.order.refund.v1")
+INSTRUCT: Final = "bank.instruct.v1"
+FAILED: Final = "escrow.payment_failed.v1"
+REFUNDED: Final = "escrow.refunded.v1"
 KINDS: Final = {"C": "collect", "P": "payout", "R": "refund"}
 
 
@@ -66,6 +71,7 @@ class Escrow:
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
         self.timers: Timers = {}
+        self.said: Said = Counter()
 
     def hear(self, m: Heard) -> str:
         """One message."""
@@ -77,8 +83,11 @@ class Escrow:
                 self.accounts[order] = account = Account(m.data["amount_fen"], m.data["lessons"], pay_by)
                 account.payments["collect", 0] = Payment(account.price)
                 self.timers[PAYMENT_TIMER, order] = pay_by
+                self.said[INSTRUCT, order] += 1
         elif account is not None:
             self._about(m, order, account)
+        elif m.type in SEND_BACK:
+            self.said[FAILED, order] += 1
         return ""
 
     def _about(self, m: Heard, order: str, account: Account) -> None:
@@ -92,11 +101,13 @@ class Escrow:
                 if not account.suspended and account.state == "held":
                     for (kind, number), payment in account.payments.items():
                         if payment.state == "waiting":
+                            self.said["escrow.released.v1", order] += 1
                             self._tell(m, order, kind, number, payment)
-            case "escrow.payment.cancel.v1" | "escrow.order.refund.v1":
+            case type_ if type_ in SEND_BACK:
                 self._send_back(m, order, account)
             case "escrow.payment.deadline.v1" if account.state == "collecting":
                 account.state = "failed"
+                self.said[FAILED, order] += 1
             case "bank.result.v1":
                 self._result(m, order, account)
             case "escrow.instruction.deadline.v1":
@@ -117,6 +128,7 @@ class Escrow:
         payment = Payment(each + rest if number == account.lessons else each, "waiting")
         account.payments["payout", number] = payment
         if not account.suspended:
+            self.said["escrow.released.v1", order] += 1
             self._tell(m, order, "payout", number, payment)
 
     def _send_back(self, m: Heard, order: str, account: Account) -> None:
@@ -124,16 +136,20 @@ class Escrow:
         if account.state == "collecting":
             account.state = "failed"
             self.timers.pop((PAYMENT_TIMER, order), None)
-        elif account.state == "held" and held:
+            self.said[FAILED, order] += 1
+        elif account.state == "held" and held and ("refund", 0) not in account.payments:
             account.state = "refunding"
             for payment in account.payments.values():
                 if payment.state == "waiting":
                     payment.state = "dropped"
             account.payments["refund", 0] = payment = Payment(held)
             self._tell(m, order, "refund", 0, payment)
+        elif account.state != "refunding":  # its end is told once more
+            self.said[FAILED if account.state == "failed" else REFUNDED, order] += 1
 
     def _tell(self, m: Heard, order: str, kind: str, number: int, payment: Payment) -> None:
         payment.state = "sent"
+        self.said[INSTRUCT, order] += 1
         self._look_again(m, order, kind, number, payment)
 
     def _look_again(self, m: Heard, order: str, kind: str, number: int, payment: Payment) -> None:
@@ -149,9 +165,11 @@ class Escrow:
                 self.timers.pop((PAYMENT_TIMER, order), None)
                 payment.state, payment.reference = outcome, reference if outcome == "paid" else ""
                 account.state = "held" if outcome == "paid" else "failed"
+                self.said["escrow.held.v1" if outcome == "paid" else FAILED, order] += 1
         elif outcome == "paid" and payment.state == "sent":
             payment.state, payment.reference = "paid", reference
             self.timers.pop((INSTRUCTION_TIMER, f"{order}:{kind}:{number}"), None)
+            self.said[REFUNDED if kind == "refund" else "escrow.settled.v1", order] += 1
             if kind == "refund":
                 account.state = "refunded"
         elif outcome == "refused" and payment.state == "sent":
@@ -163,6 +181,8 @@ class Escrow:
             self._look_again(m, order, kind, number, payment)
             if kind == "refund":
                 account.state = "refunding"
+            else:
+                self.said["escrow.payout_returned.v1", order] += 1
 
 
 def purpose_of(number: str) -> tuple[str, int, int]:
