@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import get_state_machine_test
 
 from ops.stack.servers import Servers
+from shared.settings import PARTICIPANTS
 from tests.simulation.history import History
 from tests.simulation.people import move_in
-from tests.simulation.simulation import Simulation
+from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS, Simulation
 
 EXAMPLES: Final = int(os.environ.get("EXAMPLES") or 30)
 STEPS: Final = int(os.environ.get("STEPS") or 40)
@@ -32,6 +33,32 @@ def simulation(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> It
         History.simulation = simulation
         History.people = simulation.run(move_in(simulation))
         yield simulation
+
+
+def test_a_history_played_by_hand_reaches_the_payout_through_every_crash(simulation: Simulation) -> None:
+    simulation.counts.clear()
+    history = History()
+    history.buys(guardian=0, course=1)
+    for _ in range(7):  # signed, paid, the first lesson filed and confirmed, the second too, the third filed
+        for who, name in enumerate(PARTICIPANTS):
+            for label in CONSUMER_LABELS:
+                history.dies_handling(who, [0, 1], label)
+            for label in RELAY_LABELS:
+                history.dies_publishing(who, 2, label)
+            history.comes_again(name, 0, 3)
+        history.asks_again(0, "the same")
+        history.asks(0, "give up", 1, 1)  # by somebody else
+        history.it_goes_on(0, 0)
+        simulation.run(simulation.settle())
+        history.tables_and_answers_are_as_the_models_say()
+    history.teardown()
+    counts = simulation.counts
+    assert counts["purchases enrolled"] == 1
+    assert (counts["lessons paid_out guardian"], counts["lessons paid_out silence"]) == (2, 1)
+    for label in (*CONSUMER_LABELS, *RELAY_LABELS):
+        assert sum(times for what, times in counts.items() if what.endswith(f"died at {label}")) > 0, label
+    for what in ("records that came again", "asked again: the same", "refused: actor_forbidden", "timers fired"):
+        assert counts[what] > 0, what
 
 
 # A failure is made smaller before it is shown, and that takes minutes.
