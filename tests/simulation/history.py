@@ -257,6 +257,13 @@ class History(RuleBasedStateMachine):
         """A service dies while it handles; before its commit or after."""
         self.run(self.simulation.poll(one_of(self.simulation.who_may_poll(), who), picks, die_at=label))
 
+    @rule(who=WHICH, picks=PICKS)
+    def two_copies_handle(self, who: int, picks: list[int]) -> None:
+        """Two copies of a service handle the same records at the same time, as in a rebalance."""
+        name = one_of(self.simulation.who_may_poll(), who)
+        if self.run(self.simulation.poll(name, picks, in_two_copies=True)):
+            self.simulation.counts["polls of two copies"] += 1
+
     @rule(who=WHICH, rows=st.integers(1, 6))
     def publishes(self, who: int, rows: int) -> None:
         """A relay publishes some of what was said."""
@@ -272,7 +279,7 @@ class History(RuleBasedStateMachine):
         """Kafka gives records again, a rebalance or an operator's doing."""
         self.simulation.come_again(who, which, back)
 
-    @rule(which=st.integers(0, 60))
+    @rule(which=st.integers(0, 20))
     def is_said_again(self, which: int) -> None:
         """A command comes once more under a new id."""
         self.simulation.say_again(which)

@@ -129,10 +129,14 @@ class Process:
 
     def start(self) -> None:
         """The process as it begins: nothing is left of what an earlier one had in memory."""
-        wake = self._wake
-        self.consumer = Consumer(self.handlers, self.database, self.ring, Progress(), wake, region=self.settings.region)
+        self.consumer = self.copy()
         relay = self.relay()
         self.timers = Timers(self.settings, self.name, self.database, relay)
+
+    def copy(self) -> Consumer:
+        """One more copy of this service, on the same database."""
+        region = self.settings.region
+        return Consumer(self.handlers, self.database, self.ring, Progress(), self._wake, region=region)
 
     def relay(self, rows: int = 0) -> Relay:
         """A relay that leads and takes at most `rows` in a round."""

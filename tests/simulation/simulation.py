@@ -166,9 +166,12 @@ class Simulation:
         for connection in self.connections.values():
             await connection.execute("UPDATE simulated_clock SET moment = $1", moment)
 
-    async def poll(self, name: str, picks: Sequence[int] = ALL_OF_IT, die_at: str = "") -> bool:
+    async def poll(
+        self, name: str, picks: Sequence[int] = ALL_OF_IT, die_at: str = "", *, in_two_copies: bool = False
+    ) -> bool:
         """One poll: what `picks` say is handled, and its offsets are committed unless the process dies before.
 
+        `in_two_copies`: another copy, which does not know that it has lost its partitions, handles the same meanwhile.
         Returns whether there was anything.
         """
         process = self.processes[name]
@@ -176,9 +179,11 @@ class Simulation:
         if not taken:
             return False
         died = False
+        copies = [process.consumer, process.copy()] if in_two_copies else [process.consumer]
+        records = [record for _, record in taken]
         try:
             with dying_at(consume, die_at):
-                await process.consumer.handle([record for _, record in taken])
+                await asyncio.gather(*(copy.handle(records) for copy in copies))
         except Crash:
             died = True
             self.counts[f"{name} died at {die_at}"] += 1
@@ -264,11 +269,11 @@ class Simulation:
         return back
 
     def say_again(self, pick: int) -> None:
-        """Somebody gives a command that was given before once more, under a new message id."""
+        """Somebody gives one of the last commands once more, under a new message id."""
         kinds = ("commands", "instructions")
         commands = [r for r in self.topics.records if TOPICS_BY_NAME[r.topic].kind in kinds]
         if commands:
-            record = commands[pick % len(commands)]
+            record = commands[-1 - pick % len(commands)]
             id_ = derived_id("said again", len(self.topics.records))
             self.strange.add(id_)
             body = json.dumps(json.loads(record.value) | {"id": str(id_)}).encode()
