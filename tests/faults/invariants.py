@@ -419,7 +419,7 @@ def every_sms_went_out_once(world: World, expected: Expected) -> Iterator[str]:
 
 
 def everybody_is_told_what_happened(world: World, expected: Expected) -> Iterator[str]:
-    """One SMS, sent or waiting for the morning, for each contract, lesson filed, payout, refund, and step of a complaint.
+    """One SMS, sent or waiting for the morning, for each contract, lesson filed, payout, refund, step of a complaint.
     A fee that came back is paid out once more, and nobody is told of that twice."""
     moved = world.events("complaints", "complaints.filing.moved.v1")
     happened = {

@@ -196,7 +196,7 @@ async def _under_way(databases: Databases) -> list[str]:
 
 # --- the world ----------------------------------------------------------------------------------------------------
 
-_TABLES: Final = {
+TABLES: Final = {
     "catalog": ("courses", "reservations"),
     "orders": ("purchases", "lessons"),
     "escrow": ("accounts", "instructions", "transfers", "suspense", "suspensions"),
@@ -204,7 +204,7 @@ _TABLES: Final = {
     "notify": ("sms",),
     "bank": ("accounts", "entries"),
 }
-_SAID: Final = """
+SAID: Final = """
 SELECT seq, id, topic, key, partition, type, body, NOT EXISTS (SELECT FROM unsent u WHERE u.seq = o.seq) AS sent
 FROM outbox o ORDER BY seq
 """
@@ -241,10 +241,10 @@ async def look(stack: Stack) -> World:
         now = await databases["escrow"].fetchval("SELECT yike_now()")
         tables = {
             f"{service}.{table}": await databases[service].fetch(f"SELECT * FROM {table}")
-            for service, names in _TABLES.items()
+            for service, names in TABLES.items()
             for table in names
         }
-        said = {name: await one.fetch(_SAID) for name, one in databases.items()}
+        said = {name: await one.fetch(SAID) for name, one in databases.items()}
         deadlocks = {name: await one.fetchval(_DEADLOCKS) for name, one in databases.items()}
         inboxes = {name: await one.fetch("SELECT message_id FROM inbox") for name, one in databases.items()}
         timers = {name: await one.fetch("SELECT type, subject, due_at FROM timers") for name, one in databases.items()}

@@ -1,0 +1,229 @@
+"""Whether a history agrees with the models: row by row after every commit, and the whole world at its end."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final, cast
+from uuid import UUID
+
+from shared.messaging.handlers import in_groups
+from tests.faults import invariants
+from tests.faults.world import World
+from tests.simulation.model import Complaints, Orders, Said, Timers, same
+from tests.simulation.model_money import Escrow
+from tests.simulation.simulation import Heard, Simulation
+
+CHECKS: Final = (
+    invariants.the_books_prove,
+    invariants.every_order_is_balanced,
+    invariants.nothing_waits_in_an_outbox,
+    invariants.everything_said_stands_on_its_topic,
+    invariants.nothing_stands_on_a_topic_that_was_not_said,
+    invariants.each_key_keeps_its_order,
+    invariants.everybody_has_heard_what_is_for_him,
+    invariants.nobody_lags,
+    invariants.dead_letters_are_as_expected,
+    invariants.no_step_and_no_timer_is_late,
+    invariants.what_is_enrolled_is_paid_seated_and_planned,
+    invariants.lessons_agree_with_escrow,
+    invariants.seats_add_up,
+)
+"""What holds at rest whatever has happened; the other checks of that module are about banks that behave."""
+
+# Answers are looked at by themselves; what follows from the bank's mistakes and from reminders the models do not know.
+_SAID: Final = """
+SELECT type, key, count(*)::int AS times FROM outbox WHERE topic !~ '[.](replies|dlq)[.]v1$'
+  AND type NOT IN ('escrow.suspense_booked.v1', 'complaints.filing.moved.v1', 'complaints.deadline.v1')
+GROUP BY type, key
+"""
+CONFLICT: Final = "!idempotency_conflict"
+
+
+class Agreement:
+    """The models of one history and what they expect; it watches the simulation."""
+
+    def __init__(self, simulation: Simulation, institution: str) -> None:
+        self.simulation = simulation
+        self.orders = Orders(institution, simulation.contracts)
+        self.escrow = Escrow()
+        self.complaints = Complaints()
+        self.expected: dict[UUID, str] = {}
+        """Asking → what must be answered."""
+        self._message_of: dict[UUID, UUID] = {}
+        self._heard: dict[tuple[str, UUID], tuple[Heard, str]] = {}
+        self._changed: set[str] = set()
+        self._checked: Counter[UUID] = Counter()
+
+    # --- what was committed -----------------------------------------------------------------------------------------
+
+    def handled(self, service: str, batch: Sequence[Heard]) -> None:
+        """The model hears what the service has handled, kind by kind as its handlers do; repeats it does not hear."""
+        self._changed.add(service)
+        entries = self.simulation.processes[service].handlers.entries
+        fresh: dict[UUID, Heard] = {}
+        for m in batch:
+            if (service, m.id) not in self._heard:
+                fresh.setdefault(m.id, m)
+        for group in in_groups(cast(Any, fresh.values()), lambda m: id(entries[m.type].handle)):
+            for m in cast(Sequence[Heard], group):
+                self._heard[service, m.id] = m, self._hear(service, m)
+        for m in batch:
+            first, answer = self._heard[service, m.id]
+            if m.asking is not None:
+                is_same = (first.type, first.data) == (m.type, m.data)
+                self.expected[m.asking] = answer if is_same else CONFLICT
+                self._message_of[m.asking] = m.id
+
+    def _hear(self, service: str, m: Heard) -> str:
+        models = {"orders": self.orders.hear, "escrow": self.escrow.hear, "complaints": self.complaints.hear}
+        return models[service](m) if service in models else ""
+
+    def fired(self, service: str, now: datetime) -> None:
+        """Timers that were due are gone."""
+        self._changed.add(service)
+        if service not in ("orders", "escrow"):
+            return
+        model: Orders | Escrow = self.orders if service == "orders" else self.escrow
+        for type_, subject in [key for key, due_at in model.timers.items() if due_at <= now]:
+            del model.timers[type_, subject]
+            model.said[type_, subject.partition(":")[0]] += 1
+
+    async def check(self) -> None:
+        """Row by row where something was committed since, the timers too; and the answers that have come."""
+        changed, self._changed = self._changed, set()
+        if "orders" in changed:
+            await self._check_orders()
+        if "escrow" in changed:
+            await self._check_escrow()
+        if "complaints" in changed:
+            await self._check_complaints()
+        self._check_answers()
+
+    async def _check_orders(self) -> None:
+        sql = "SELECT order_id::text, state, act_by, reason, method, signed_at IS NOT NULL AS signed FROM purchases"
+        found = {row["order_id"]: tuple(row)[1:] for row in await self.simulation.rows("orders", sql)}
+        purchases = self.orders.purchases
+        agree(found, {id_: (p.state, p.act_by, p.reason, p.method, p.signed) for id_, p in purchases.items()})
+        sql = "SELECT order_id::text, lesson_no, state, confirmed_by, answer_by, objection FROM lessons"
+        found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
+        lessons = {(id_, number): one for id_, p in purchases.items() for number, one in p.lessons.items()}
+        agree(found, {key: (one.state, one.by, one.answer_by, one.objection) for key, one in lessons.items()})
+        await self._check_timers("orders", self.orders.timers)
+        await self._check_said("orders", self.orders.said)
+
+    async def _check_escrow(self) -> None:
+        sql = """SELECT order_id::text, state, suspensions, paid_fen, held_fen, releasing_fen, released_fen,
+                        refunding_fen, refunded_fen FROM accounts"""
+        found = {row["order_id"]: tuple(row)[1:] for row in await self.simulation.rows("escrow", sql)}
+        accounts = self.escrow.accounts
+        agree(found, {id_: (one.state, one.suspended, *one.balances()) for id_, one in accounts.items()})
+        sql = """SELECT order_id::text, kind, lesson_no, amount_fen, state, attempt, turn, asks, reference
+                 FROM instructions"""
+        found = {tuple(row)[:3]: tuple(row)[3:] for row in await self.simulation.rows("escrow", sql)}
+        payments = {(id_, *key): one for id_, account in accounts.items() for key, one in account.payments.items()}
+        told = {k: (p.amount, p.state, p.attempt, p.turn, p.asks, p.reference) for k, p in payments.items()}
+        agree(found, told)
+        await self._check_timers("escrow", self.escrow.timers)
+        await self._check_said("escrow", self.escrow.said)
+
+    async def _check_complaints(self) -> None:
+        rows = await self.simulation.rows("complaints", "SELECT filing_id::text, state FROM filings")
+        found = {row["filing_id"]: row["state"] for row in rows}
+        agree(found, {id_: filing[0] for id_, filing in self.complaints.filings.items()})
+        await self._check_said("complaints", self.complaints.said)
+
+    async def _check_timers(self, service: str, timers: Timers) -> None:
+        rows = await self.simulation.rows(service, "SELECT type, subject, due_at FROM timers")
+        agree({(row["type"], row["subject"]): row["due_at"] for row in rows}, timers)
+
+    async def _check_said(self, service: str, said: Said) -> None:
+        rows = await self.simulation.rows(service, _SAID)
+        agree({(row["type"], row["key"]): row["times"] for row in rows}, dict(said))
+
+    def _check_answers(self) -> None:
+        """Each asking has the answer that the model gives it, and one only, however often it is given."""
+        for asking, answers in self.simulation.answers.items():
+            for envelope in answers[self._checked[asking] :]:
+                expected = self.expected[asking]
+                assert same(expected, envelope), f"should be {expected}: {envelope}"
+                unlike = [one for one in answers if one["data"] != envelope["data"]]
+                ids = {one["id"] for one in answers}
+                assert not unlike, (envelope, unlike)
+                assert len(ids) == 1 or expected == CONFLICT, f"{asking} has the answers {ids}"
+            self._checked[asking] = len(answers)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def check_the_end(self) -> None:
+        """Nothing moves any more: everything asked has one answer, everything begun has come to an end."""
+        await self.check()
+        world = await self.simulation.world()
+        found = [(check.__name__, place) for check in CHECKS for place in check(world, invariants.Expected())]
+        assert not found, found
+        differences = list(money_that_banks_and_books_disagree_about(world))
+        assert not differences, differences
+        states = {id_: p.state for id_, p in self.orders.purchases.items()}
+        assert set(states.values()) <= {"enrolled", "ended"}, states
+        asked, answered = self.simulation.askings.keys(), self.simulation.answers.keys()
+        assert asked == self.expected.keys() == answered, (asked - self.expected.keys(), asked - answered)
+        ids: dict[UUID, set[str]] = defaultdict(set)
+        for asking, answers in self.simulation.answers.items():
+            if self.expected[asking] != CONFLICT:
+                ids[self._message_of[asking]] |= {envelope["id"] for envelope in answers}
+        twice = {message: some for message, some in ids.items() if len(some) > 1}
+        assert not twice, f"answered in two ways: {twice}"
+        self.simulation.counts["suspense"] += len(world.tables["escrow.suspense"])
+
+    def counts(self) -> Counter[str]:
+        """What this history came to."""
+        counts: Counter[str] = Counter()
+        for purchase in self.orders.purchases.values():
+            counts[f"purchases {purchase.state} {purchase.reason}".strip()] += 1
+            for lesson in purchase.lessons.values():
+                counts[f"lessons {lesson.state} {lesson.by}".strip()] += 1
+        for account in self.escrow.accounts.values():
+            counts[f"accounts {account.state}"] += 1
+            for (kind, _), payment in account.payments.items():
+                counts[f"{kind} {payment.state}"] += 1
+                counts[f"{kind} came back"] += payment.turn
+        for answer in self.expected.values():
+            counts[f"refused: {answer[1:]}" if answer.startswith("!") else "answered"] += 1
+        counts["complaints"] += len(self.complaints.filings)
+        return counts
+
+
+def agree(found: dict[Any, Any], model: dict[Any, Any]) -> None:
+    """The tables and the model say the same."""
+    unlike = {key: (found.get(key), model.get(key)) for key in found.keys() | model.keys()}
+    unlike = {key: both for key, both in unlike.items() if both[0] != both[1]}
+    assert not unlike, f"table and model disagree: {unlike}"
+
+
+def money_that_banks_and_books_disagree_about(world: World) -> Iterator[str]:
+    """Account by account: what is in custody, suspense too, and what the institution has; then payment by payment."""
+    should: Counter[str] = Counter()
+    for row in world.tables["escrow.accounts"]:
+        should[row["supervised_account"]] += row["held_fen"] + row["releasing_fen"] + row["refunding_fen"]
+        should[row["payout_account"]] += row["released_fen"]
+    for row in world.tables["escrow.suspense"]:
+        should[world.tables["escrow.accounts"][0]["supervised_account"]] += row["amount_fen"]
+    for row in world.tables["bank.accounts"]:
+        if row["balance_fen"] != should[row["account"]]:
+            yield f"{row['account']}: the bank has {row['balance_fen']} fen, the books {should[row['account']]}"
+    paid = {entry["reference"]: entry for entry in world.tables["bank.entries"] if entry["outcome"] == "paid"}
+    came_back = {entry["number"] for entry in world.tables["bank.entries"] if entry["outcome"] == "returned"}
+    booked = {row["reference"] for row in world.tables["escrow.suspense"]}
+    for row in world.tables["escrow.instructions"]:
+        if row["state"] == "paid":
+            booked.add(row["reference"])
+            entry = paid.get(row["reference"])
+            if entry is None or (entry["number"], entry["amount_fen"]) != (
+                invariants.number_of(row),
+                row["amount_fen"],
+            ):
+                yield f"{invariants.number_of(row)} is paid, and not at the bank"
+        elif row["state"] == "sent" or (row["state"] == "refused" and row["kind"] != "collect"):
+            yield f"{invariants.number_of(row)} is still {row['state']}"
+    for reference, entry in paid.items():
+        if reference not in booked and entry["number"] not in came_back:
+            yield f"{entry['number']} was paid, and nobody has booked it"

@@ -1,0 +1,319 @@
+"""Random histories: what people, the bank, Kafka, the scheduler and power cuts may do, one rule for each."""
+
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+from hypothesis import currently_in_test_context, event
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from ops.bank import desk
+from ops.bank.behaviour import Name
+from shared.actors import Actor
+from shared.contracts.bank import InstructionKind
+from shared.contracts.complaints import FileComplaint, FilingState, MoveFiling
+from shared.contracts.envelope import Request
+from shared.contracts.orders import (
+    ApplyLesson,
+    CancelPurchase,
+    ConfirmLesson,
+    ObjectLesson,
+    PayPurchase,
+    PlacePurchase,
+    ShowPurchase,
+    SignContract,
+)
+from shared.ids import derived_id
+from shared.settings import PARTICIPANTS
+from tests.simulation.agreement import Agreement
+from tests.simulation.people import AUTHORITY, COURSES, LESSONS, People
+from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS, START, Simulation
+
+MOST_ORDERS: Final = 4
+LAST_DAY: Final = START + timedelta(days=21)
+"""The model knows no holidays, and what is left to do then takes a week more."""
+UNSIGNED: Final = "f" * 64
+"""The SHA-256 of a contract that nobody has drawn."""
+
+WHO: Final = st.sampled_from(PARTICIPANTS)
+WHICH: Final = st.integers(0, 7)
+PICKS: Final = st.lists(WHICH, min_size=1, max_size=8)
+COURSE: Final = st.integers(0, len(COURSES) - 1)
+ORDER: Final = st.integers(0, MOST_ORDERS - 1)
+REQUESTS: Final = ("show", "sign", "pay", "pay at the counter", "give up", "apply", "confirm", "object", "buy again")
+MISBEHAVIOUR: Final[dict[InstructionKind, tuple[Name, ...]]] = {
+    "collect": ("refuse", "repeat", "slow", "accept_first", "silent", "unknown", "pay_twice"),
+    "payout": ("refuse", "repeat", "slow", "accept_first", "silent", "unknown", "return_after"),
+    "refund": ("refuse", "repeat", "slow", "accept_first", "silent", "unknown", "return_after"),
+}
+STEPS_OF_FILINGS: Final[tuple[FilingState, ...]] = ("accepted", "rejected", "in_progress", "mediated", "unfounded")
+MOMENTS: Final = ("a minute", "a quarter", "an hour", "a day", "due", "almost due", "taught", "almost taught")
+SECOND: Final = timedelta(seconds=1)
+
+
+class History(RuleBasedStateMachine):
+    """One history. Its rules are what people, the bank, Kafka, the scheduler and power cuts may do."""
+
+    simulation: ClassVar[Simulation]
+    people: ClassVar[People]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run = self.simulation.run
+        self.run(self.simulation.begin())
+        self.agreement = Agreement(self.simulation, self.people.institution_actor.subject)
+        self.simulation.watcher = self.agreement
+        self.order_ids: list[UUID] = []
+        self.filing_ids: list[UUID] = []
+        self.asked: dict[UUID, tuple[Request, Actor]] = {}
+        """Message id → what was asked first under it."""
+
+    @invariant()
+    def tables_and_answers_are_as_the_models_say(self) -> None:
+        """After every rule."""
+        self.run(self.agreement.check())
+
+    # --- people ---------------------------------------------------------------------------------------------------
+
+    def ask(self, request: Request, actor: Actor, message_id: UUID | None = None) -> None:
+        """A gateway sends it."""
+        asking = self.simulation.send(request, actor, message_id=message_id)
+        self.asked.setdefault(message_id or asking, (request, actor))
+
+    @initialize(guardian=st.integers(0, 1), courses=st.lists(COURSE, min_size=1, max_size=3), steps=st.integers(0, 6))
+    def it_begins(self, guardian: int, courses: list[int], steps: int) -> None:
+        """Purchases, and what becomes of the first while all is well: signed, paid, a lesson filed, confirmed."""
+        for course in courses:
+            self.buys(guardian, course)
+        for _ in range(steps):
+            self.run(self.simulation.settle())
+            self.it_goes_on(0, 0)
+
+    @precondition(lambda self: len(self.order_ids) < MOST_ORDERS)
+    @rule(guardian=st.integers(0, 1), course=COURSE)
+    def buys(self, guardian: int, course: int) -> None:
+        """A guardian buys, maybe the last seat."""
+        self.order_ids.append(derived_id("order", len(self.order_ids)))
+        self._buy(self.order_ids[-1], guardian, course)
+
+    def _buy(self, order_id: UUID, guardian: int, course: int) -> None:
+        actor, course_id = self.people.guardians[guardian], self.people.courses[course].course_id
+        self.ask(PlacePurchase(order_id=order_id, account_id=UUID(actor.subject), course_id=course_id), actor)
+
+    @rule(order=ORDER, rounds=st.integers(0, 3))
+    def it_goes_on(self, order: int, rounds: int) -> None:
+        """Whoever has to do something about an order does it; then the services have some time."""
+        self._goes_on(order)
+        self.works(rounds, PARTICIPANTS)
+
+    def _goes_on(self, order: int) -> None:
+        order_id = self.order_ids[order % len(self.order_ids)]
+        purchase = self.agreement.orders.purchases.get(str(order_id))
+        state = purchase.state if purchase else ""
+        guardian = Actor(purchase.guardian, "guardian") if purchase else self.people.guardians[0]
+        if state in ("to_sign", "to_pay"):
+            self._request({"to_sign": "sign", "to_pay": "pay"}[state], order_id, 1, guardian)
+            return
+        lessons = purchase.lessons.items() if purchase else ()
+        for number, lesson in lessons:
+            if lesson.state == "planned" and lesson.ends_at < LAST_DAY:
+                if self.simulation.now < lesson.ends_at:
+                    self.run(self.simulation.set_clock(lesson.ends_at))
+                self._request("apply", order_id, number, self.people.institution_actor)
+                return
+            if lesson.state == "applied":
+                self._request("confirm", order_id, number, guardian)
+                return
+        self._request("show", order_id, 1, guardian)
+
+    @precondition(lambda self: any(p.state == "paying" for p in self.agreement.orders.purchases.values()))
+    @rule(order=ORDER, rounds=st.integers(0, 6))
+    def thinks_better_of_it(self, order: int, rounds: int) -> None:
+        """A guardian gives up while the money is on its way, maybe when it has come already."""
+        paying = [(id_, p) for id_, p in self.agreement.orders.purchases.items() if p.state == "paying"]
+        order_id, purchase = paying[order % len(paying)]
+        self.works(rounds, PARTICIPANTS)
+        self._request("give up", UUID(order_id), 1, Actor(purchase.guardian, "guardian"))
+
+    @rule(order=ORDER, what=st.sampled_from(REQUESTS), lesson=st.integers(1, LESSONS + 1), who=st.integers(0, 3))
+    def asks(self, order: int, what: str, lesson: int, who: int) -> None:
+        """Anybody asks for anything."""
+        order_id = self.order_ids[order % len(self.order_ids)]
+        purchase = self.agreement.orders.purchases.get(str(order_id))
+        owner = Actor(purchase.guardian, "guardian") if purchase else self.people.guardians[0]
+        self._request(what, order_id, lesson, (*self.people.guardians, owner, self.people.institution_actor)[who])
+
+    def _request(self, what: str, order_id: UUID, lesson: int, actor: Actor) -> None:
+        about: dict[str, Any] = {"order_id": order_id}
+        sha = self.simulation.contracts.get(str(order_id), UNSIGNED)
+        match what:
+            case "show":
+                self.ask(ShowPurchase(**about), actor)
+            case "sign":
+                self.ask(SignContract(**about, contract_sha256=sha), actor)
+            case "pay" | "pay at the counter":
+                self.ask(PayPurchase(**about, method="alipay" if what == "pay" else "bank_counter"), actor)
+            case "give up":
+                self.ask(CancelPurchase(**about), actor)
+            case "apply":
+                self.ask(ApplyLesson(**about, lesson_no=lesson), actor)
+            case "confirm":
+                self.ask(ConfirmLesson(**about, lesson_no=lesson), actor)
+            case "object":
+                self.ask(ObjectLesson(**about, lesson_no=lesson, reason="老师迟到四十分钟"), actor)
+            case "buy again":
+                self._buy(order_id, lesson % 2, lesson // 2)
+
+    @rule(order=ORDER, guardian=st.integers(0, 1))
+    def complains(self, order: int, guardian: int) -> None:
+        """A guardian files a complaint on an order, maybe on another's."""
+        order_id = self.order_ids[order % len(self.order_ids)]
+        self.filing_ids.append(derived_id("filing", len(self.filing_ids)))
+        filing = FileComplaint(
+            filing_id=self.filing_ids[-1],
+            kind="complaint",
+            type="no_invoice",
+            area="天宁区",
+            category="体育类",
+            order_id=order_id,
+            text="机构拒绝开具发票",
+        )
+        self.ask(filing, self.people.guardians[guardian])
+
+    @precondition(lambda self: bool(self.filing_ids))
+    @rule(filing=WHICH, state=st.sampled_from(STEPS_OF_FILINGS))
+    def moves_a_complaint(self, filing: int, state: FilingState) -> None:
+        """The authority takes a complaint a step on."""
+        filing_id = self.filing_ids[filing % len(self.filing_ids)]
+        self.ask(MoveFiling(filing_id=filing_id, state=state, reason="依法处理"), AUTHORITY)
+
+    @rule(which=st.integers(0, 30), how=st.sampled_from(("the same", "anew", "something else")))
+    def asks_again(self, which: int, how: str) -> None:
+        """A gateway that has heard nothing asks again, under the same id or a new one; or mixes up its ids."""
+        message_id, (request, actor) = list(self.asked.items())[which % len(self.asked)]
+        if how == "something else" and "lesson_no" in type(request).model_fields:
+            request = request.model_copy(update={"lesson_no": LESSONS + 1})
+        self.ask(request, actor, None if how == "anew" else message_id)
+        self.simulation.counts[f"asked again: {how}"] += 1
+
+    # --- the bank, and time -----------------------------------------------------------------------------------------
+
+    @rule(order=ORDER, name=WHICH, refunds=st.booleans(), minutes=st.sampled_from((1, 20, 2000)))
+    def bank_will(self, order: int, name: int, refunds: bool, minutes: int) -> None:
+        """The bank will misbehave, once."""
+        order_id = self.order_ids[order % len(self.order_ids)]
+        account = self.agreement.escrow.accounts.get(str(order_id))
+        kind: InstructionKind = "refund" if refunds else "payout" if account else "collect"
+        how = MISBEHAVIOUR[kind][name % len(MISBEHAVIOUR[kind])]
+        dsn = self.simulation.processes["bank"].settings.database
+        self.run(desk.set_behaviour(dsn, how, kind=kind, order_id=order_id, seconds=60.0 * minutes))
+        self.simulation.counts[f"misbehaviours set: {kind}"] += 1
+
+    @precondition(lambda self: self.simulation.now < LAST_DAY)
+    @rule(until=st.sampled_from(MOMENTS), quietly=st.booleans())
+    def time_passes(self, until: str, quietly: bool) -> None:
+        """To the second before something may happen, to the moment itself, or for a while.
+
+        `quietly`: whoever had to sign or to pay has done so before, and everything was delivered.
+        """
+        for state in ("placed", "to_sign", "to_pay") if quietly else ():
+            self.run(self.simulation.settle())
+            for order, order_id in enumerate(self.order_ids):
+                purchase = self.agreement.orders.purchases.get(str(order_id))
+                if purchase is not None and purchase.state == state:
+                    self._goes_on(order)
+        self.run(self._pass_time(until))
+
+    async def _pass_time(self, until: str) -> None:
+        now = self.simulation.now
+        steps = {"a minute": 1, "a quarter": 15, "an hour": 60, "a day": 1440}
+        moments = [now + timedelta(minutes=steps.get(until, 1))]
+        if "due" in until:
+            moments = await self.simulation.next_due()
+        if "taught" in until:
+            moments = [lesson.ends_at for course in self.people.courses for lesson in course.lessons]
+        moments = [moment - SECOND * ("almost" in until) for moment in moments]
+        later = sorted(moment for moment in moments if now < moment)
+        await self.simulation.set_clock(min(later[0] if later else now, LAST_DAY))
+
+    @rule(who=WHO)
+    def timers_fire(self, who: str) -> None:
+        """A service sees what is due."""
+        self.run(self.simulation.fire(who))
+
+    # --- the road ---------------------------------------------------------------------------------------------------
+
+    @rule(who=WHICH, picks=PICKS)
+    def polls(self, who: int, picks: list[int]) -> None:
+        """A service handles some of what waits for it, in any order that Kafka may give."""
+        self.run(self.simulation.poll(one_of(self.simulation.who_may_poll(), who), picks))
+
+    @rule(who=WHICH, picks=PICKS, label=st.sampled_from((*CONSUMER_LABELS, "commit", "commit")))
+    def dies_handling(self, who: int, picks: list[int], label: str) -> None:
+        """A service dies while it handles; before its commit or after."""
+        self.run(self.simulation.poll(one_of(self.simulation.who_may_poll(), who), picks, die_at=label))
+
+    @rule(who=WHICH, picks=PICKS)
+    def two_copies_handle(self, who: int, picks: list[int]) -> None:
+        """Two copies of a service handle the same records at the same time, as in a rebalance."""
+        name = one_of(self.simulation.who_may_poll(), who)
+        if self.run(self.simulation.poll(name, picks, in_two_copies=True)):
+            self.simulation.counts["polls of two copies"] += 1
+
+    @rule(who=WHICH, rows=st.integers(1, 6))
+    def publishes(self, who: int, rows: int) -> None:
+        """A relay publishes some of what was said."""
+        self.run(self.simulation.relay(one_of(self.simulation.who_may_publish(), who), rows))
+
+    @rule(who=WHICH, rows=st.integers(1, 6), label=st.sampled_from(RELAY_LABELS))
+    def dies_publishing(self, who: int, rows: int, label: str) -> None:
+        """A relay dies; before it marks what it has published or after."""
+        self.run(self.simulation.relay(one_of(self.simulation.who_may_publish(), who), rows, die_at=label))
+
+    @rule(who=WHO, which=WHICH, back=st.integers(1, 5))
+    def comes_again(self, who: str, which: int, back: int) -> None:
+        """Kafka gives records again, a rebalance or an operator's doing."""
+        self.simulation.come_again(who, which, back)
+
+    @rule(which=st.integers(0, 20))
+    def is_said_again(self, which: int) -> None:
+        """A command comes once more under a new id."""
+        self.simulation.say_again(which)
+
+    @rule(rounds=st.integers(1, 4), names=st.permutations(PARTICIPANTS))
+    def works(self, rounds: int, names: Sequence[str]) -> None:
+        """Nothing special for a while."""
+        for _ in range(rounds):
+            self.run(self.simulation.round(names))
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        """The bank behaves, everything is delivered, every deadline passes: then the whole world is looked at."""
+        self.simulation.counts["histories"] += 1
+        if sys.exc_info()[0] is None:
+            self.run(self._come_to_rest())
+            self.run(self.agreement.check_the_end())
+            counts = self.agreement.counts()
+            if currently_in_test_context():  # a history may be played by hand as well
+                event(f"purchases enrolled: {counts['purchases enrolled']}")
+            self.simulation.counts += counts
+        self.simulation.watcher = None
+
+    async def _come_to_rest(self) -> None:
+        await desk.clear_behaviours(self.simulation.processes["bank"].settings.database)
+        for _ in range(50):
+            await self.simulation.settle()
+            due = await self.simulation.next_due()
+            if not due:
+                return
+            await self.simulation.set_clock(due[-1])
+        raise AssertionError("never at rest: there is always a timer more")
+
+
+def one_of(names: Sequence[str], number: int) -> str:
+    """One of those who have something to do, else anybody."""
+    return names[number % len(names)] if names else PARTICIPANTS[0]

@@ -1,0 +1,195 @@
+"""The model of escrow: what must become of the money of each order; see `model.py`."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from tests.simulation.model import DAY, HOUR, MINUTE, Said, Timers
+from tests.simulation.simulation import Heard
+
+
+@dataclass
+class Payment:
+    """What a bank was told: `turn` counts what came back, `attempt` what was refused or came back and tried anew."""
+
+    amount: int
+    state: str = "sent"
+    attempt: int = 0
+    turn: int = 0
+    asks: int = 0
+    reference: str = ""
+    returned: set[str] = field(default_factory=set)
+
+    def look_again_in(self) -> timedelta:
+        """When the bank is asked again, or, after a refusal, told anew."""
+        if self.state == "refused":
+            return min(HOUR / 2 * (1 << min(self.attempt, 10)), DAY)
+        return min(5 * MINUTE * (1 << min(self.asks, 10)), 6 * HOUR)
+
+
+@dataclass
+class Account:
+    """The money of one order; payments by (kind, lesson)."""
+
+    price: int
+    lessons: int
+    pay_by: datetime
+    state: str = "collecting"
+    complaints: dict[str, bool] = field(default_factory=dict)
+    """Complaint → still open."""
+    payments: dict[tuple[str, int], Payment] = field(default_factory=dict)
+
+    @property
+    def suspended(self) -> int:
+        """Complaints that hold its releases."""
+        return sum(self.complaints.values())
+
+    def balances(self) -> tuple[int, ...]:
+        """Paid, held, releasing, released, refunding, refunded: nothing but what its payments say."""
+
+        def total(kind: str, *states: str) -> int:
+            return sum(p.amount for (k, _), p in self.payments.items() if k == kind and p.state in states)
+
+        paid = total("collect", "paid")
+        gone = [total(kind, *states) for kind in ("payout", "refund") for states in (("sent", "refused"), ("paid",))]
+        return paid, paid - sum(gone), *gone
+
+
+PAYMENT_TIMER: Final = "escrow.payment.deadline.v1"
+INSTRUCTION_TIMER: Final = "escrow.instruction.deadline.v1"
+SEND_BACK: Final = ("escrow.payment.cancel.v1", "escrow.order.refund.v1")
+INSTRUCT: Final = "bank.instruct.v1"
+FAILED: Final = "escrow.payment_failed.v1"
+REFUNDED: Final = "escrow.refunded.v1"
+KINDS: Final = {"C": "collect", "P": "payout", "R": "refund"}
+
+
+class Escrow:
+    """Accounts and what banks were told."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
+        self.timers: Timers = {}
+        self.said: Said = Counter()
+
+    def hear(self, m: Heard) -> str:
+        """One message."""
+        order = m.data["order_id"]
+        account = self.accounts.get(order)
+        if m.type == "escrow.payment.collect.v1":
+            if account is None:
+                pay_by = datetime.fromisoformat(m.data["pay_by"])
+                self.accounts[order] = account = Account(m.data["amount_fen"], m.data["lessons"], pay_by)
+                account.payments["collect", 0] = payment = Payment(account.price)
+                self.timers[PAYMENT_TIMER, order] = pay_by
+                self._tell(m, order, "collect", 0, payment)
+        elif account is not None:
+            self._about(m, order, account)
+        elif m.type in SEND_BACK:
+            self.said[FAILED, order] += 1
+        return ""
+
+    def _about(self, m: Heard, order: str, account: Account) -> None:
+        match m.type:
+            case "escrow.lesson.release.v1":
+                self._release(m, order, account)
+            case "escrow.releases.suspend.v1":
+                account.complaints.setdefault(m.data["complaint_id"], True)
+            case "escrow.releases.resume.v1":
+                account.complaints[m.data["complaint_id"]] = False
+                if not account.suspended and account.state == "held":
+                    for (kind, number), payment in account.payments.items():
+                        if payment.state == "waiting":
+                            self.said["escrow.released.v1", order] += 1
+                            self._tell(m, order, kind, number, payment)
+            case type_ if type_ in SEND_BACK:
+                self._send_back(m, order, account)
+            case "escrow.payment.deadline.v1" if account.state == "collecting":
+                account.state = "failed"
+                self.said[FAILED, order] += 1
+            case "bank.result.v1":
+                self._result(m, order, account)
+            case "escrow.instruction.deadline.v1":
+                kind, number, _ = purpose_of(m.data["number"])
+                payment = account.payments[kind, number]
+                if kind == "collect" and account.state != "collecting" and m.now <= account.pay_by:
+                    self.timers[INSTRUCTION_TIMER, f"{order}:collect:0"] = account.pay_by + 5 * MINUTE
+                elif payment.state == "sent":
+                    payment.asks += 1
+                    self._tell(m, order, kind, number, payment)
+                elif payment.state == "refused" and kind != "collect":
+                    payment.attempt, payment.asks = payment.attempt + 1, 0
+                    self._tell(m, order, kind, number, payment)
+
+    def _release(self, m: Heard, order: str, account: Account) -> None:
+        number = m.data["lesson_no"]
+        if ("payout", number) in account.payments or account.state != "held":
+            return
+        each, rest = divmod(account.price, account.lessons)
+        payment = Payment(each + rest if number == account.lessons else each, "waiting")
+        account.payments["payout", number] = payment
+        if not account.suspended:
+            self.said["escrow.released.v1", order] += 1
+            self._tell(m, order, "payout", number, payment)
+
+    def _send_back(self, m: Heard, order: str, account: Account) -> None:
+        held = account.balances()[1]
+        if account.state == "collecting":
+            account.state = "failed"
+            self.timers.pop((PAYMENT_TIMER, order), None)
+            self.said[FAILED, order] += 1
+        elif account.state == "held" and held and ("refund", 0) not in account.payments:
+            account.state = "refunding"
+            for payment in account.payments.values():
+                if payment.state == "waiting":
+                    payment.state = "dropped"
+            account.payments["refund", 0] = payment = Payment(held)
+            self._tell(m, order, "refund", 0, payment)
+        elif account.state != "refunding":  # its end is told once more
+            self.said[FAILED if account.state == "failed" else REFUNDED, order] += 1
+
+    def _tell(self, m: Heard, order: str, kind: str, number: int, payment: Payment) -> None:
+        payment.state = "sent"
+        self.said[INSTRUCT, order] += 1
+        self._look_again(m, order, kind, number, payment)
+
+    def _look_again(self, m: Heard, order: str, kind: str, number: int, payment: Payment) -> None:
+        self.timers[INSTRUCTION_TIMER, f"{order}:{kind}:{number}"] = m.now + payment.look_again_in()
+
+    def _result(self, m: Heard, order: str, account: Account) -> None:
+        kind, number, attempt = purpose_of(m.data["number"])
+        payment, outcome, reference = account.payments[kind, number], m.data["outcome"], m.data["reference"]
+        if attempt != payment.attempt or reference in payment.returned:
+            return
+        if kind == "collect":
+            if outcome in ("paid", "refused") and payment.state == "sent":
+                self.timers.pop((INSTRUCTION_TIMER, f"{order}:collect:0"), None)
+                payment.state = "dropped"  # unless it comes in time
+            if account.state == "collecting" and outcome in ("paid", "refused"):
+                self.timers.pop((PAYMENT_TIMER, order), None)
+                payment.state, payment.reference = outcome, reference if outcome == "paid" else ""
+                account.state = "held" if outcome == "paid" else "failed"
+                self.said["escrow.held.v1" if outcome == "paid" else FAILED, order] += 1
+        elif outcome == "paid" and payment.state == "sent":
+            payment.state, payment.reference = "paid", reference
+            self.timers.pop((INSTRUCTION_TIMER, f"{order}:{kind}:{number}"), None)
+            self.said[REFUNDED if kind == "refund" else "escrow.settled.v1", order] += 1
+            if kind == "refund":
+                account.state = "refunded"
+        elif outcome == "refused" and payment.state == "sent":
+            payment.state = "refused"
+            self._look_again(m, order, kind, number, payment)
+        elif outcome == "returned" and payment.state == "paid":
+            payment.returned.add(payment.reference)
+            payment.state, payment.reference, payment.turn = "refused", "", payment.turn + 1
+            self._look_again(m, order, kind, number, payment)
+            if kind == "refund":
+                account.state = "refunding"
+            else:
+                self.said["escrow.payout_returned.v1", order] += 1
+
+
+def purpose_of(number: str) -> tuple[str, int, int]:
+    """Kind, lesson and attempt that stand in the number of an instruction."""
+    return KINDS[number[0]], int(number[26:29], 36), int(number[29], 36)

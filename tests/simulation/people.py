@@ -1,0 +1,77 @@
+"""Who lives in a simulation: an institution with two courses and families that can buy. Made once, by messages."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final, cast
+
+from ops.scenario import Guardian, Institution, Scenario
+from shared.actors import Actor, issue_proof
+from shared.contracts.catalog import CourseView
+from shared.contracts.notify import Phone
+from shared.contracts.orders import SignedIn, SignIn
+from shared.ids import derived_id
+from shared.keys import KeyRing
+from shared.messaging.rpc import GatewayClient
+from shared.sealing import seal
+from tests.simulation.simulation import START, Simulation
+
+GUARDIANS: Final = 2
+LESSONS: Final = 3
+COURSES: Final = ((20, 1), (20, 10), (1, 10))
+"""Seats, and days until the first lesson: a course that begins soon, one that can be bought for long, and one of these
+with a last seat."""
+PRICE_FEN: Final = 10_000
+"""Three lessons do not divide it: the last one costs a fen more."""
+AUTHORITY: Final = Actor("changzhou-edu", "authority")
+
+
+@dataclass(frozen=True)
+class People:
+    """Everybody who asks for something."""
+
+    institution: Institution
+    courses: tuple[CourseView, ...]
+    guardians: tuple[Actor, ...]
+
+    @property
+    def institution_actor(self) -> Actor:
+        """Who files lessons."""
+        return Actor(str(self.institution.institution_id), "institution")
+
+
+class _Scenario(Scenario):
+    """The demo's gateway, with a simulation behind it in place of Kafka."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        keys = simulation.folder / "keys"
+        super().__init__(cast(GatewayClient, simulation), keys, Path("no SMS is sent"), seed=1)
+        self.simulation = simulation
+        self._notify = KeyRing.load(keys, "notify")
+
+    def now(self) -> datetime:
+        return self.simulation.now
+
+    async def sign_in(self, phone: str | None = None) -> Guardian:
+        """With the proof that notify gives to who has typed the right code."""
+        assert phone is not None
+        sealed = seal(self._notify, "orders", Phone(phone=phone)).jwe
+        claims = {"challenge_id": str(derived_id("challenge", phone)), "phone": sealed}
+        proof = issue_proof(self._notify, audience="orders", claims=claims, now=self.now())
+        answer = await self.ask(SignIn(proof=proof, agreement_version="2026-09"), SignedIn)
+        return Guardian(answer.account_id, phone, answer.token)
+
+
+async def move_in(simulation: Simulation) -> People:
+    """Everybody, as they stand at the beginning of each history."""
+    scenario = _Scenario(simulation)
+    institution = await scenario.open_institution("常州蓝天体育培训中心")
+    courses: list[CourseView] = []
+    for seats, days in COURSES:
+        await simulation.set_clock(START + timedelta(days=days - 1))  # a course begins the day after it is published
+        title = f"少儿篮球{seats}人班"
+        course = await scenario.publish_course(institution, title, lessons=LESSONS, price_fen=PRICE_FEN, seats=seats)
+        courses.append(course)
+    guardians = [await scenario.new_guardian(f"+8613900000{number:03}") for number in range(GUARDIANS)]
+    actors = tuple(Actor(str(guardian.account_id), "guardian") for guardian in guardians)
+    return People(institution, tuple(courses), actors)

@@ -1,0 +1,378 @@
+"""A deterministic simulation: the real consumers, relays and timers of all six processes on real databases of their
+own; no Kafka between them, and a clock that moves only when it is told to.
+
+The caller decides all that Kafka, the scheduler and a power cut decide else: who polls next, which records come and in
+which order, which come again, where a process dies, what time it is. Each key is a partition of its own, so every
+order that Kafka may give is one of ours. Whoever watches is told what was committed, in the order of the records.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+from uuid import UUID
+
+from aiokafka import ConsumerRecord
+
+from ops.provision import create_databases, upgrade
+from ops.stack.servers import Servers
+from services.escrow import audit
+from shared.actors import Actor, issue_token
+from shared.contracts import topics
+from shared.contracts.envelope import CONTRACTS, Problem, Reply, Request, encode
+from shared.contracts.topics import TOPICS_BY_NAME
+from shared.database import Database
+from shared.ids import derived_id, new_id
+from shared.keys import KeyRing, generate_keys
+from shared.messaging import consume
+from shared.messaging import relay as relaying
+from shared.messaging.rpc import RequestRefused
+from shared.messaging.trace import new_traceparent
+from shared.settings import PARTICIPANTS, Settings
+from tests.faults.world import SAID, TABLES, Record, World
+from tests.simulation.road import Crash, Place, Process, Producer, Topics, dying_at
+
+T = TypeVar("T")
+START: Final = datetime(2026, 11, 23, 1, 0, tzinfo=UTC)
+"""A Monday, nine in the morning in Shanghai, weeks before the next holiday."""
+GATEWAY: Final = topics.gateway_replies("test")
+CONSUMER_LABELS: Final = ("decode", "begin", "inbox", "handler", "outbox", "commit")
+RELAY_LABELS: Final = ("send", "mark")
+ALL_OF_IT: Final = (0,) * 200
+"""Takes what waits, oldest first, as much as one poll may bring."""
+MOST_ROUNDS: Final = 200
+
+# The clock of the stack is a function of each database; here it reads a row that only the simulation changes. Commits
+# need not reach the disk: the server does not die here.
+_CLOCK: Final = """
+CREATE TABLE simulated_clock (moment timestamptz NOT NULL);
+INSERT INTO simulated_clock VALUES (now());
+CREATE OR REPLACE FUNCTION yike_now() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS
+  'SELECT moment FROM simulated_clock';
+ALTER ROLE CURRENT_USER SET synchronous_commit = off;
+"""
+_ROAD: Final = ("inbox", "outbox", "unsent", "timers")
+_HISTORY: Final = {
+    "catalog": ("reservations",),
+    "orders": ("lessons", "contracts", "purchases"),
+    "escrow": ("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions"),
+    "complaints": ("steps", "filings", "orders"),
+    "notify": ("sms",),
+    "bank": ("entries", "accounts", "behaviours"),
+}
+"""What a history leaves behind. Institutions, courses and families stay, and stand there for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One message that a service has handled, or was given again. `actor` and `asking` only of a gateway's request."""
+
+    id: UUID
+    type: str
+    partitionkey: str
+    data: dict[str, Any]
+    now: datetime
+    actor: str = ""
+    asking: UUID | None = None
+
+
+class Watcher(Protocol):
+    """Who wants to know what was committed."""
+
+    def handled(self, service: str, batch: Sequence[Heard]) -> None:
+        """One transaction of a consumer."""
+
+    def fired(self, service: str, now: datetime) -> None:
+        """All that was due has become messages."""
+
+
+class Simulation:
+    """All six processes, the topics between them and the gateway in front of them."""
+
+    def __init__(self, servers: Servers, folder: Path) -> None:
+        self.servers = servers
+        self.folder = folder
+        self.now = START
+        self.topics = Topics()
+        self.watcher: Watcher | None = None
+        self.askings: dict[UUID, str] = {}
+        self.answers: dict[UUID, list[dict[str, Any]]] = {}
+        self.contracts: dict[str, str] = {}
+        """Order → the SHA-256 of its contract, as the guardian was shown it."""
+        self.strange: set[UUID] = set()
+        """Messages that somebody has put on a topic by hand."""
+        self.counts: Counter[str] = Counter()
+        self.processes: dict[str, Process] = {}
+        self.connections: dict[str, Any] = {}
+        self._runner: asyncio.Runner
+        self._seen = 0
+
+    @classmethod
+    @contextmanager
+    def running(cls, servers: Servers, folder: Path) -> "Iterator[Simulation]":
+        """A simulation on databases of its own, in an event loop of its own: a rule of hypothesis is no coroutine."""
+        simulation = cls(servers, folder)
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            simulation._runner = runner
+            open_ = simulation._open()
+            runner.run(open_.__aenter__())
+            try:
+                yield simulation
+            finally:
+                runner.run(open_.__aexit__(None, None, None))
+
+    def run(self, doing: Coroutine[Any, Any, T]) -> T:
+        """Does it to the end."""
+        return self._runner.run(doing)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[None]:
+        generate_keys(self.folder / "keys", [*PARTICIPANTS, "ops"])
+        admin, suffix = self.servers.postgres_admin_dsn, f"_s{new_id().hex[-8:]}"
+        async with AsyncExitStack() as closing:
+            for name, dsn in (await create_databases(admin, PARTICIPANTS, suffix=suffix)).items():
+                await upgrade(name, dsn)
+                settings = Settings(kafka="", database=dsn, keys=self.folder / "keys")
+                first = await Database(dsn).connect()
+                await first.execute(_CLOCK)
+                await first.close()  # what it has set for its role holds for those that come
+                self.processes[name] = process = Process(settings, name)
+                self.connections[name] = connection = await process.database.connect()
+                closing.push_async_callback(process.database.close)
+                closing.push_async_callback(connection.close)
+            await self.set_clock(START)
+            yield
+
+    async def begin(self) -> None:
+        """A new history: nothing has happened yet, and it is `START` again."""
+        for name, connection in self.connections.items():
+            tables = (*_ROAD, *_HISTORY[name])
+            await connection.execute("; ".join(f"DELETE FROM {table}" for table in tables))
+        await self.connections["catalog"].execute("UPDATE courses SET reserved = 0, taken = 0")
+        self.topics, self._seen = Topics(), 0
+        self.askings, self.answers, self.contracts, self.strange = {}, {}, {}, set()
+        await self.set_clock(START)
+
+    # --- the world moves ------------------------------------------------------------------------------------------
+
+    async def set_clock(self, moment: datetime) -> None:
+        """It is `moment` now, for everybody."""
+        self.now = moment
+        for connection in self.connections.values():
+            await connection.execute("UPDATE simulated_clock SET moment = $1", moment)
+
+    async def poll(
+        self, name: str, picks: Sequence[int] = ALL_OF_IT, die_at: str = "", *, in_two_copies: bool = False
+    ) -> bool:
+        """One poll: what `picks` say is handled, and its offsets are committed unless the process dies before.
+
+        `in_two_copies`: another copy, which does not know that it has lost its partitions, handles the same meanwhile.
+        Returns whether there was anything.
+        """
+        process = self.processes[name]
+        taken = self.topics.take(name, process.topics, picks)
+        if not taken:
+            return False
+        died = False
+        copies = [process.consumer, process.copy()] if in_two_copies else [process.consumer]
+        records = [record for _, record in taken]
+        try:
+            with dying_at(consume, die_at):
+                await asyncio.gather(*(copy.handle(records) for copy in copies))
+        except Crash:
+            died = True
+            self.counts[f"{name} died at {die_at}"] += 1
+            process.start()
+        process.has_said = True
+        if not died:
+            for place, _ in taken:
+                self.topics.committed[name, place] += 1
+        if self.watcher is not None and (not died or die_at == "commit"):
+            heard = [self._heard(record) for _, record in taken]
+            self.watcher.handled(name, [one for one in heard if one.type in process.handlers.entries])
+        return True
+
+    def _heard(self, record: "ConsumerRecord[bytes, bytes]") -> Heard:
+        envelope = json.loads(record.value)
+        key, type_, data = record.key.decode(), envelope["type"], envelope["data"]
+        heard = Heard(UUID(envelope["id"]), type_, key, data, self.now)
+        if TOPICS_BY_NAME[record.topic].kind != "requests":
+            return heard
+        asking = UUID(envelope["correlationid"])
+        return replace(heard, actor=self.askings[asking], asking=asking)
+
+    async def relay(self, name: str, rows: int = 0, die_at: str = "") -> bool:
+        """One round of the relay. Returns whether anything was published."""
+        process = self.processes[name]
+        if not process.has_said:
+            return False
+        before = len(self.topics.records)
+        relay, way = process.relay(rows), relaying._UnderWay()
+        try:
+            with dying_at(relaying, die_at):
+                process.has_said = await relay._round(self.connections[name], Producer(self.topics), way)
+        except Crash:
+            self.counts[f"{name} died at {die_at}"] += 1
+            process.start()
+        self._listen()
+        return len(self.topics.records) > before
+
+    async def fire(self, name: str) -> int:
+        """What is due falls due. Returns how many timers."""
+        process = self.processes[name]
+        fired = await process.timers.fire()
+        if fired:
+            process.has_said = True
+            self.counts["timers fired"] += fired
+            if self.watcher is not None:
+                self.watcher.fired(name, self.now)
+        return fired
+
+    async def round(self, names: Sequence[str] = PARTICIPANTS) -> bool:
+        """Everybody publishes, and handles what waits for him, in the order of `names`. False: nothing moved."""
+        moved = False
+        for name in names:
+            moved |= await self.relay(name)
+            moved |= await self.poll(name)
+        return moved
+
+    async def settle(self) -> None:
+        """Until nothing moves and nothing is due."""
+        for _ in range(MOST_ROUNDS):
+            if not await self.round() and not [name for name in PARTICIPANTS if await self.fire(name)]:
+                return
+        raise AssertionError(f"not quiet after {MOST_ROUNDS} rounds")
+
+    def who_may_poll(self) -> list[str]:
+        """Those for whom records wait."""
+        return [name for name in PARTICIPANTS if self._waiting(name)]
+
+    def who_may_publish(self) -> list[str]:
+        """Those who may have said something."""
+        return [name for name in PARTICIPANTS if self.processes[name].has_said]
+
+    def come_again(self, name: str, pick: int, back: int) -> int:
+        """Takes what a service has committed in one place back by up to `back` records; how many come again."""
+        topics_, committed = self.processes[name].topics, self.topics.committed
+        places = [place for place in self.topics.queues if place[0] in topics_ and committed[name, place]]
+        if not places:
+            return 0
+        place = places[pick % len(places)]
+        back = min(back, committed[name, place])
+        committed[name, place] -= back
+        self.counts["records that came again"] += back
+        return back
+
+    def say_again(self, pick: int) -> None:
+        """Somebody gives one of the last commands once more, under a new message id."""
+        kinds = ("commands", "instructions")
+        commands = [r for r in self.topics.records if TOPICS_BY_NAME[r.topic].kind in kinds]
+        if commands:
+            record = commands[-1 - pick % len(commands)]
+            id_ = derived_id("said again", len(self.topics.records))
+            self.strange.add(id_)
+            body = json.dumps(json.loads(record.value) | {"id": str(id_)}).encode()
+            self.topics.put(record.topic, record.key, body)
+            self.counts["commands given once more"] += 1
+
+    async def next_due(self) -> list[datetime]:
+        """When timers are due, earliest first. Those of complaints only remind an authority, again and again."""
+        found: list[datetime] = []
+        for name, connection in self.connections.items():
+            if name != "complaints":
+                found += [row["due_at"] for row in await connection.fetch("SELECT due_at FROM timers")]
+        return sorted(found)
+
+    # --- the gateway ----------------------------------------------------------------------------------------------
+
+    def send(self, request: Request, actor: Actor | None, *, message_id: UUID | None = None, token: str = "") -> UUID:
+        """A gateway asks. Returns the number of this asking, which its answer carries."""
+        asking = derived_id("asking", len(self.askings), self.now)
+        self.askings[asking] = actor.subject if actor else ""
+        if actor is not None:
+            ring = KeyRing.load(self.folder / "keys", "orders" if actor.role == "guardian" else "ops")
+            token = issue_token(ring, actor, now=self.now, lifetime_seconds=86_400 * 30)
+        body = encode(
+            {
+                "specversion": "1.0",
+                "id": message_id or asking,
+                "source": "/gateway/test",
+                "type": request.TYPE,
+                "time": self.now,
+                "subject": request.partition_key,
+                "correlationid": asking,
+                "partitionkey": request.partition_key,
+                "traceparent": new_traceparent(),
+                "replyto": GATEWAY,
+                "actortoken": token,
+                "data": request,
+            }
+        )
+        self.topics.put(request.TOPIC, request.partition_key.encode(), body.encode())
+        return asking
+
+    async def ask(self, request: Request, *, token: str = "", message_id: UUID | None = None, **_: Any) -> Reply:
+        """Asks as `GatewayClient.ask` does; everything is delivered until the answer is there."""
+        asking = self.send(request, None, token=token, message_id=message_id)
+        await self.settle()
+        envelope = self.answers[asking][-1]
+        reply = CONTRACTS[envelope["type"]].model_validate(envelope["data"])
+        assert isinstance(reply, Reply)
+        if isinstance(reply, Problem):
+            raise RequestRefused(reply)
+        return reply
+
+    def _listen(self) -> None:
+        """What people hear of what was published since."""
+        for record in self.topics.records[self._seen :]:
+            if record.topic not in (GATEWAY, topics.events("orders")):
+                continue
+            envelope = json.loads(record.value)
+            if record.topic == GATEWAY:
+                self.answers.setdefault(UUID(envelope["correlationid"]), []).append(envelope)
+            elif envelope["type"] == "orders.contract.drawn.v1":
+                self.contracts[envelope["data"]["order_id"]] = envelope["data"]["contract_sha256"]
+        self._seen = len(self.topics.records)
+
+    # --- look -----------------------------------------------------------------------------------------------------
+
+    async def rows(self, name: str, sql: str, *arguments: Any) -> list[Any]:
+        """Rows of a service's database."""
+        found: list[Any] = await self.connections[name].fetch(sql, *arguments)
+        return found
+
+    async def world(self) -> World:
+        """All that can be seen, for the checks of `tests/faults/invariants.py`. Commands given by hand are left out."""
+        tables = {
+            f"{service}.{table}": await self.rows(service, f"SELECT * FROM {table}")
+            for service, names in TABLES.items()
+            for table in names
+        }
+        envelopes = [(record, json.loads(record.value)) for record in self.topics.records]
+        return World(
+            now=self.now,
+            audit=await audit.check(self.processes["escrow"].settings.database),
+            tables=tables,
+            said={name: await self.rows(name, SAID) for name in PARTICIPANTS},
+            heard={
+                name: frozenset(row["message_id"] for row in await self.rows(name, "SELECT message_id FROM inbox"))
+                for name in PARTICIPANTS
+            },
+            timers={name: await self.rows(name, "SELECT type, subject, due_at FROM timers") for name in PARTICIPANTS},
+            records=[
+                Record(record.topic, 0, record.offset, record.key.decode(), UUID(envelope["id"]), envelope["type"])
+                for record, envelope in envelopes
+                if UUID(envelope["id"]) not in self.strange
+            ],
+            lag=[str(place) for name in PARTICIPANTS for place in self._waiting(name)],
+            deadlocks={},
+            sms=[],
+        )
+
+    def _waiting(self, name: str) -> list[Place]:
+        return self.topics.waiting(name, self.processes[name].topics)
