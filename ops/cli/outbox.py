@@ -50,8 +50,9 @@ async def republish(
     """Publish everything said since a moment once more.
 
     For the day on which Kafka has lost its log: the databases hold every message, and the inboxes make what arrives
-    twice harmless. Rows are marked unsent in batches; the relays publish them in their old order. What is older than
-    the services keep their inboxes (30 days) must not be republished, for nobody would know it again.
+    twice harmless. Stop the services first: what they have not published yet is newer than what was lost. Rows are
+    marked unsent in batches; the relays publish them in their old order when they are started again. What is older
+    than the services keep their inboxes (30 days) must not be republished, for nobody would know it again.
 
     For example:
 

@@ -94,7 +94,10 @@ async def mute(drill: Drill) -> None:
         )
     finally:
         await connection.close()
+    done = len(drill.expected.lessons)
     await asyncio.sleep(MUTE_S)
+    if len(drill.expected.lessons) == done:
+        raise LoadError("no lesson was paid out while no log could be written")
     for name in PART_NAMES:
         log = drill.stack.folder / "logs" / f"{name}.log"
         await drill.stack.halt(name)
