@@ -53,10 +53,12 @@ def main() -> int:
             chosen = MISTAKES if arguments.mistake == "all" else [arguments.mistake]
             return _see(console, list(chosen), arguments.seed, servers, folder)
         names = [arguments.one] if arguments.one else list(FAULTS)
-        outcomes = [_strike(console, name, arguments.seed, servers, folder) for name in names]
+        outcomes: list[Outcome] = []
+        for name in names:
+            outcomes.append(_strike(console, name, arguments.seed, servers, folder))
+            (folder / "faults.json").write_text(report.as_json(outcomes), encoding="utf-8")
     finally:
         stop_servers(folder)
-    (folder / "faults.json").write_text(report.as_json(outcomes), encoding="utf-8")
     if arguments.json:
         print(report.as_json(outcomes))
     else:
