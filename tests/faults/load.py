@@ -194,7 +194,7 @@ class Load:
         self.expected.orders[order_id] = "ended" if isinstance(last, PurchaseEnded) else "enrolled"
 
     async def _signs_in(self) -> bool:
-        """A new family: a code by SMS, an account, a child, a signer. A code that comes too late does not come at all."""
+        """A new family: a code by SMS, an account, a child, a signer. A code that is late does not come at all."""
         try:
             async with asyncio.timeout(LENIENT_S if self.lenient else PATIENCE_S):
                 await self.scenario.new_guardian()
