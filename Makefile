@@ -11,6 +11,10 @@ ARGS ?=
 # For make faults: only this fault, and the number that repeats its chance.
 ONE ?=
 SEED ?=
+# For make mutants: only these files, so many by chance (with SEED), only what survived the last run.
+ONLY ?=
+SAMPLE ?=
+AGAIN ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -19,7 +23,7 @@ PYTHONS := python3.14 python3.13 python3.12 python3.11 python3 python
 CODE := $(wildcard services shared ops gateway bench tests)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo up down test check bench faults lock clean
+.PHONY: help demo up down test check bench faults mutants lock clean
 
 help:
 	@echo "make demo    the whole system in the foreground, with a story played through it; ctrl-C ends it"
@@ -28,6 +32,7 @@ help:
 	@echo "make check   style, types, layers, contracts, migrations, compose file, lock"
 	@echo "make bench   load and comparisons"
 	@echo "make faults  kills, stops and cuts under load, everything checked after each (ONE=name, SEED=n)"
+	@echo "make mutants small faults in the code, one at a time: do the tests notice? (ONLY=\"path …\", SAMPLE=n, SEED=n, AGAIN=1)"
 	@echo "make lock    newest versions into requirements.lock    make clean  remove data and caches"
 
 demo: $(INSTALLED)
@@ -47,6 +52,9 @@ bench: $(INSTALLED)
 
 faults: $(INSTALLED)
 	@ONE=$(ONE) SEED=$(SEED) $(BIN)/python -m tests.faults $(ARGS)
+
+mutants: $(INSTALLED)
+	@ONLY="$(ONLY)" SAMPLE=$(SAMPLE) SEED=$(SEED) AGAIN=$(AGAIN) $(BIN)/python -m tests.mutants $(ARGS)
 
 check: $(INSTALLED)
 	@echo "check: style" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .

@@ -1,0 +1,169 @@
+"""`python -m tests.mutants`: one small fault after the other, and whether a test notices."""
+
+import argparse
+import hashlib
+import importlib
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ops.stack import stack_folder
+from tests.mutants import report
+from tests.mutants.nursery import ROOT, Baseline
+from tests.mutants.operators import Mutant, mutants
+from tests.mutants.targets import TESTS, needs_servers
+from tests.mutants.workers import HEAVY, TRUE, Done, Task, own_servers, run
+
+CHUNK: Final = 20
+WORKERS_PER_CORE: Final = 2
+"""More than one: who tests the road mostly waits."""
+
+
+@dataclass
+class Run:
+    """What is to be done, and what became of it: verdicts by file and number of the mutant."""
+
+    found: dict[str, list[Mutant]]
+    wanted: dict[str, list[int]]
+    hashes: dict[str, str]
+    """Of the files: a verdict is of a file as it was."""
+    verdicts: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+
+    def note(self, done: Done) -> None:
+        """Writes down a verdict."""
+        path = done.task.path
+        if done.number == TRUE:
+            if done.verdict != "survived":
+                raise SystemExit(f"{done.verdict} with nothing changed: {path} by {done.killer}")
+            return
+        mutant = self.found[path][done.number]
+        about = {name: getattr(mutant, name) for name in ("line", "scope", "operator", "before", "after")}
+        verdict = {"verdict": done.verdict, "killer": done.killer, "seconds": round(done.seconds, 2)}
+        self.verdicts[path, done.number] = {
+            "path": path,
+            "hash": self.hashes[path],
+            "number": done.number,
+            **about,
+            **verdict,
+        }
+
+
+def choose(only: str, sample: int, seed: int) -> Run:
+    """The mutants of the files whose path contains a word of `only`; of these a sample, if one is asked for."""
+    words = only.split() or [""]
+    paths = [path for path in TESTS if any(word in path for word in words)]
+    found = {path: mutants((ROOT / path).read_text(encoding="utf-8"))[1] for path in paths}
+    everyone = [(path, number) for path, them in found.items() for number in range(len(them))]
+    if sample and sample < len(everyone):
+        everyone = sorted(random.Random(seed).sample(everyone, sample))
+    hashes = {path: hashlib.sha256((ROOT / path).read_bytes()).hexdigest()[:16] for path in paths}
+    return Run(found, {path: [n for p, n in everyone if p == path] for path in found}, hashes)
+
+
+def leave_out_killed(chosen: Run, last: list[dict[str, Any]]) -> None:
+    """Takes over from the last run what was killed in files that have not changed since."""
+    for one in last:
+        path, number = one["path"], one["number"]
+        if one["hash"] == chosen.hashes.get(path) and one["verdict"] != "survived" and number in chosen.wanted[path]:
+            chosen.wanted[path].remove(number)
+            chosen.verdicts[path, number] = one
+
+
+def tasks_of(chosen: Run) -> list[Task]:
+    """In parts, the slowest modules first, so that at the end no worker waits long for another.
+
+    Before all mutants comes each module as it is: a score means something only if that survives in their place.
+    """
+    paths = sorted(chosen.wanted, key=lambda path: not any(map(needs_servers, TESTS[path])))
+    return [Task(path=path, numbers=(TRUE,)) for path in paths if chosen.wanted[path]] + [
+        Task(path=path, numbers=tuple(chosen.wanted[path][first : first + CHUNK]))
+        for path in paths
+        for first in range(0, len(chosen.wanted[path]), CHUNK)
+    ]
+
+
+def go(chosen: Run, workers: int, console: Console) -> dict[str, float]:
+    """Does it; how many seconds each part took."""
+    files = list(dict.fromkeys(name for path, numbers in chosen.wanted.items() if numbers for name in TESTS[path]))
+    for name in HEAVY:
+        importlib.import_module(name)
+    moments = [time.monotonic()]
+    with ExitStack() as stack:
+        servers = stack.enter_context(own_servers(workers)) if any(map(needs_servers, files)) else []
+        moments.append(time.monotonic())
+        baselines: dict[str, Baseline] = {}
+        slowest_first = [Task(name) for name in sorted(files, key=lambda name: not needs_servers(name))]
+        for done in _shown(run(slowest_first, workers, servers, {}), "baseline", len(files), console):
+            assert done.baseline is not None
+            if done.baseline.failed or not done.baseline.seconds:
+                raise SystemExit(f"fails with nothing changed: {done.task.test_file} {done.baseline.failed}")
+            baselines[done.task.test_file] = done.baseline
+        moments.append(time.monotonic())
+        tasks = tasks_of(chosen)
+        total = sum(len(task.numbers) for task in tasks)
+        for done in _shown(run(tasks, workers, servers, baselines), "mutants", total, console):
+            chosen.note(done)
+        moments.append(time.monotonic())
+    return dict(zip(("servers", "baseline", "mutants"), (b - a for a, b in pairwise(moments)), strict=True))
+
+
+def _shown(work: Iterator[Done], what: str, total: int, console: Console) -> Iterator[Done]:
+    """`work`, with a bar that says how far it is."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    more = TimeRemainingColumn(), TextColumn("{task.fields[survived]} survived")
+    with Progress(*columns, *more, console=console) as progress:
+        bar = progress.add_task(what, total=total, survived=0)
+        survived = 0
+        for done in work:
+            if done.error:
+                raise SystemExit(f"{done.task}: {done.error}")
+            survived += done.verdict == "survived" and done.number != TRUE
+            progress.update(bar, advance=1, survived=survived)
+            yield done
+
+
+def main() -> int:
+    """0 if enough mutants are killed."""
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
+    environ = os.environ
+    parser.add_argument("--only", default=environ.get("ONLY", ""), help="files whose path contains one of these")
+    parser.add_argument("--sample", type=int, default=int(environ.get("SAMPLE") or 0), help="so many, by chance")
+    parser.add_argument("--seed", type=int, default=int(environ.get("SEED") or 0), help="repeats a sample")
+    parser.add_argument("--again", action="store_true", default=bool(environ.get("AGAIN")), help="only what survived")
+    parser.add_argument("--workers", type=int, default=WORKERS_PER_CORE * (os.cpu_count() or 2))
+    parser.add_argument("--json", action="store_true", help="print the result as JSON only")
+    arguments = parser.parse_args()
+    console = Console(stderr=True, highlight=False)
+    chosen = choose(arguments.only, arguments.sample, arguments.seed)
+    written = stack_folder() / "mutants" / "mutants.json"
+    if arguments.again and written.exists():
+        last = json.loads(written.read_text(encoding="utf-8"))["mutants"]
+        leave_out_killed(chosen, last)
+    seconds = go(chosen, arguments.workers, console)
+    result = report.result(list(chosen.verdicts.values()), seconds)
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    complete = not arguments.only and not arguments.sample
+    written.parent.mkdir(parents=True, exist_ok=True)
+    name = written if complete else written.with_name("part.json")
+    name.write_text(text, encoding="utf-8")
+    if complete:
+        report.write_document(result)
+    if arguments.json:
+        print(text)
+    else:
+        report.show(Console(highlight=False, width=140), result)
+    return report.status(result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
