@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from tests.mutants.targets import TESTS, needs_servers
 from tests.mutants.workers import HEAVY, TRUE, Done, Task, own_servers, run
 
 CHUNK: Final = 20
+TOLD: Final = 20
+"""So many lines of progress where there is no terminal for a bar."""
 WORKERS_PER_CORE: Final = 2
 """More than one: who tests the road mostly waits."""
 
@@ -124,11 +127,13 @@ def _shown(work: Iterator[Done], what: str, total: int, console: Console) -> Ite
     with Progress(*columns, *more, console=console) as progress:
         bar = progress.add_task(what, total=total, survived=0)
         survived = 0
-        for done in work:
+        for number, done in enumerate(work, start=1):
             if done.error:
                 raise SystemExit(f"{done.task}: {done.error}")
             survived += done.verdict == "survived" and done.number != TRUE
             progress.update(bar, advance=1, survived=survived)
+            if not console.is_terminal and (number % (total // TOLD + 1) == 0):
+                console.print(f"{what}: {number} of {total}, {survived} survived")
             yield done
 
 
@@ -149,6 +154,7 @@ def main() -> int:
     if arguments.again and written.exists():
         last = json.loads(written.read_text(encoding="utf-8"))["mutants"]
         leave_out_killed(chosen, last)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as ctrl-C: what was started is ended
     seconds = go(chosen, arguments.workers, console)
     result = report.result(list(chosen.verdicts.values()), seconds)
     text = json.dumps(result, indent=1, ensure_ascii=False)

@@ -8,6 +8,7 @@ that run the changed lines are run, those first that have killed before; the fir
 import gc
 import importlib
 import os
+import resource
 import signal
 import sys
 import threading
@@ -39,6 +40,7 @@ WAIT_S: Final = "6"
 """How long a test waits for what must come: less than in `make test`, for here what does not come is the rule."""
 LIMIT_TIMES: Final = 3.0
 LIMIT_MORE_S: Final = 12.0
+MOST_CPU_S: Final = 120
 
 Verdict = Literal["killed", "survived", "timed out"]
 
@@ -239,6 +241,7 @@ class Nursery:
         child = os.fork()
         if child == 0:
             os.setsid()  # what its tests start ends with it
+            resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))  # should it outlive the nursery
             _silence()
             self.finder.code = compile_mutant(self.tree, mutant, ROOT / self.path)
             os._exit(_run(files, _Deciding(tests, writing)))

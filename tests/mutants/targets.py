@@ -55,12 +55,12 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "shared/messaging/inbox.py": _ROAD,
     "shared/messaging/outbox.py": _ROAD,
     "shared/messaging/sets.py": ("integration/test_road_sets.py", *_ROAD),
-    "shared/messaging/work.py": (*_ROAD, "integration/test_road_rpc.py"),
-    "shared/messaging/consume.py": _ROAD,
-    "shared/messaging/handlers.py": _ROAD,
+    "shared/messaging/work.py": ("unit/test_road_work.py", *_ROAD, "integration/test_road_rpc.py"),
+    "shared/messaging/consume.py": ("unit/test_road_decode.py", *_ROAD),
+    "shared/messaging/handlers.py": ("unit/test_road_handlers.py", *_ROAD),
     "shared/messaging/progress.py": ("unit/test_road_watchdog.py",),
     "shared/messaging/relay.py": ("integration/test_road_relay.py", *_ROAD),
-    "shared/messaging/dead_letter.py": _ROAD,
+    "shared/messaging/dead_letter.py": ("unit/test_road_dead_letter.py", *_ROAD),
 }
 TESTS: Final = {path: tuple(f"tests/{name}" for name in dict.fromkeys(names)) for path, names in _NAMES.items()}
 

@@ -3,11 +3,12 @@
 import asyncio
 import multiprocessing
 import os
+import signal
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -73,11 +74,14 @@ def run(
             yield results.get()
     finally:
         for one in running:
-            one.terminate()
+            with suppress(ProcessLookupError):
+                os.killpg(one.pid or 0, signal.SIGKILL)
+            one.kill()
             one.join()
 
 
 def _work(queue: Any, results: Any, servers: Servers | None, baselines: dict[str, Baseline]) -> None:
+    os.setpgid(0, 0)  # so that it can be ended with its nursery
     nursery.prepare(*(servers.kafka, servers.postgres_admin_dsn) if servers else ("", ""))
     while (task := queue.get()) is not None:
         child = os.fork()
