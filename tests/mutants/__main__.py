@@ -26,6 +26,7 @@ from tests.mutants.targets import TESTS, needs_servers
 from tests.mutants.workers import HEAVY, TRUE, Done, Task, own_servers, run
 
 CHUNK: Final = 20
+SHOWN: Final = 500
 TOLD: Final = 20
 """So many lines of progress where there is no terminal for a bar."""
 WORKERS_PER_CORE: Final = 2
@@ -41,13 +42,14 @@ class Run:
     hashes: dict[str, str]
     """Of the files: a verdict is of a file as it was."""
     verdicts: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    untrue: list[str] = field(default_factory=list)
+    """Modules that were killed as they are: there is no relying on the verdicts of their mutants."""
 
     def note(self, done: Done) -> None:
         """Writes down a verdict."""
         path = done.task.path
         if done.number == TRUE:
-            if done.verdict != "survived":
-                raise SystemExit(f"{done.verdict} with nothing changed: {path} by {done.killer}")
+            self.untrue += [f"{path} by {done.killer}"] if done.verdict != "survived" else []
             return
         mutant = self.found[path][done.number]
         about = {name: getattr(mutant, name) for name in ("line", "scope", "operator", "before", "after")}
@@ -108,8 +110,11 @@ def go(chosen: Run, workers: int, console: Console) -> dict[str, float]:
         slowest_first = [Task(name) for name in sorted(files, key=lambda name: not needs_servers(name))]
         for done in _shown(run(slowest_first, workers, servers, {}), "baseline", len(files), console):
             assert done.baseline is not None
-            if done.baseline.failed or not done.baseline.seconds:
-                raise SystemExit(f"fails with nothing changed: {done.task.test_file} {done.baseline.failed}")
+            for test, why in done.baseline.failed.items():
+                console.print(f"fails with nothing changed, and is left out: {test}", markup=False)
+                console.print(why[-SHOWN:], markup=False, style="dim")
+            if not done.baseline.seconds:
+                raise SystemExit(f"no test of {done.task.test_file} passes with nothing changed")
             baselines[done.task.test_file] = done.baseline
         moments.append(time.monotonic())
         tasks = tasks_of(chosen)
@@ -156,6 +161,8 @@ def main() -> int:
         leave_out_killed(chosen, last)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as ctrl-C: what was started is ended
     seconds = go(chosen, arguments.workers, console)
+    for one in chosen.untrue:
+        console.print(f"killed with nothing changed: {one}", markup=False, style="red")
     result = report.result(list(chosen.verdicts.values()), seconds)
     text = json.dumps(result, indent=1, ensure_ascii=False)
     complete = not arguments.only and not arguments.sample
@@ -168,7 +175,7 @@ def main() -> int:
         print(text)
     else:
         report.show(Console(highlight=False, width=140), result)
-    return report.status(result)
+    return 1 if chosen.untrue else report.status(result)
 
 
 if __name__ == "__main__":

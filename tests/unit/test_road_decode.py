@@ -9,7 +9,7 @@ import pytest
 from aiokafka import ConsumerRecord
 
 from shared.contracts import topics
-from shared.contracts.catalog import SeatTaken, TakeSeat
+from shared.contracts.catalog import SeatTaken
 from shared.contracts.envelope import Message, content_hash
 from shared.contracts.orders import PurchaseEnded, ShowPurchase
 from shared.ids import derived_id

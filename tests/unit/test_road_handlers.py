@@ -1,7 +1,6 @@
 """Which handler gets which message, and which topics a service hears."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
