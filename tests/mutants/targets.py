@@ -26,7 +26,11 @@ _ROAD: Final = (
     "integration/test_road_relay.py",
 )
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
-    "services/escrow/domain.py": ("unit/test_escrow_domain.py", "property/test_ledger.py"),
+    "services/escrow/domain.py": (
+        "unit/test_escrow_domain.py",
+        "property/test_instruction_numbers.py",
+        "property/test_ledger.py",
+    ),
     "services/escrow/ledger.py": ("integration/test_escrow.py", "integration/test_escrow_bank.py"),
     "services/orders/purchases/domain.py": ("unit/test_orders_purchases.py", "unit/test_orders_saga.py"),
     "services/orders/purchases/saga.py": ("unit/test_orders_saga.py", "property/test_saga.py"),
@@ -50,7 +54,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "shared/working_days.py": ("unit/test_working_days.py", "property/test_working_days_properties.py"),
     "shared/documents.py": ("unit/test_documents.py", "property/test_documents_properties.py"),
-    "shared/ids.py": ("property/test_instruction_numbers.py", "unit/test_bank_book.py"),
+    "shared/ids.py": ("unit/test_ids.py", "property/test_instruction_numbers.py", "unit/test_bank_book.py"),
     "shared/timers.py": ("integration/test_road_timers.py", "integration/test_road_relay.py"),
     "shared/messaging/inbox.py": _ROAD,
     "shared/messaging/outbox.py": _ROAD,

@@ -26,7 +26,7 @@ async def on_others(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
 
 def message(contract: type[Data], number: int, key: str = "") -> Message[Any]:
     """A message of which only the contract and the key matter."""
-    values = {"type": contract.TYPE, "partitionkey": key, "traceparent": TRACE, "data": Data()}
+    values: dict[str, Any] = {"type": contract.TYPE, "partitionkey": key, "traceparent": TRACE, "data": Data()}
     return Message[Any].model_construct(id=UUID(int=number), correlationid=UUID(int=number + 100), **values)
 
 

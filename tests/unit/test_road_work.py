@@ -172,12 +172,17 @@ def test_what_a_refused_message_wanted_is_dropped_and_what_others_wanted_is_not(
     work.set_timer(TAKE, NOW, message())
     work.reply(message(id=UUID(int=8)), TAKEN)
     work.writes.append(NOTHING)
-    with work.answering(message()):
+
+
+    def decide() -> None:
         work.send(TAKE, message())
         work.cancel_timer(TakeSeat, ORDER_ID)
         work.reply(message(), TAKEN)
         work.writes.append(NOTHING)
         raise Refused("seat_unknown")
+
+    with work.answering(message()):
+        decide()
     assert [row.type for row in work.outbox] == [TAKE.TYPE, TAKEN.TYPE, Problem.TYPE]
     assert (len(work.timers), len(work.writes)) == (1, 1)
     assert [id_ for id_, _ in work.replies] == [UUID(int=8), UUID(int=9)]
