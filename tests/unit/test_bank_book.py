@@ -449,7 +449,7 @@ def test_one_for_a_kind_is_narrower_than_one_for_all() -> None:
 
 
 def test_a_behaviour_meets_where_it_makes_sense() -> None:
-    assert KINDS_OF == {"wrong_amount": {"collect"}, "return_after": {"payout", "refund"}}
+    assert {"wrong_amount": {"collect"}, "return_after": {"payout", "refund"}} == KINDS_OF
     assert {"refuse", "pay_twice", "wrong_amount", "accept_first", "return_after"} == MONEY
     for kind, number in (("payout", "P1"), ("refund", "R1")):
         assert meet([behaviour("wrong_amount")], instruction(kind, number), new_id(), known=False) is None

@@ -37,9 +37,10 @@ def refused(type: DocumentType | str, number: str, **typed: object) -> Refused:
 
 
 # The codes of GB/T 2260 for provinces that issue the card.
-PROVINCES = (
-    "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71"  # and no other
-).split()
+PROVINCES = {
+    *(11, 12, 13, 14, 15, 21, 22, 23, 31, 32, 33, 34, 35, 36, 37, 41, 42, 43, 44, 45, 46),
+    *(50, 51, 52, 53, 54, 61, 62, 63, 64, 65, 71),
+}
 
 
 def card(first_17: str) -> str:
@@ -61,7 +62,7 @@ def test_the_kinds_are_words_that_rows_and_gateways_hold() -> None:
 def test_a_resident_card_is_of_a_province_there_is() -> None:
     for number in range(100):
         of_area = card(f"{number:02}040220150601123")
-        if f"{number:02}" in PROVINCES:
+        if number in PROVINCES:
             assert check_document(CARD, of_area).number == of_area
         else:
             assert refused(CARD, of_area).errors[0].message == "证件号码的地区代码不正确"

@@ -85,8 +85,8 @@ def refused(code: str, decide: Any, *arguments: Any) -> Refused:
 
 def test_what_stands_in_rows_and_what_banks_are_asked_after_is_fixed() -> None:
     assert (PENDING, RESOLVED, MOST_ATTEMPTS) == (1, 2, 35)
-    assert (ASK_AGAIN_AFTER, ASK_AGAIN_AT_MOST) == (timedelta(minutes=5), timedelta(hours=6))
-    assert (RETRY_REFUSED_AFTER, RETRY_REFUSED_AT_MOST) == (timedelta(minutes=30), timedelta(days=1))
+    assert (timedelta(minutes=5), timedelta(hours=6)) == (ASK_AGAIN_AFTER, ASK_AGAIN_AT_MOST)
+    assert (timedelta(minutes=30), timedelta(days=1)) == (RETRY_REFUSED_AFTER, RETRY_REFUSED_AT_MOST)
     assert {"unknown_number", "wrong_amount", "late", "double"} == SUSPENSE
 
 

@@ -173,7 +173,6 @@ def test_what_a_refused_message_wanted_is_dropped_and_what_others_wanted_is_not(
     work.reply(message(id=UUID(int=8)), TAKEN)
     work.writes.append(NOTHING)
 
-
     def decide() -> None:
         work.send(TAKE, message())
         work.cancel_timer(TakeSeat, ORDER_ID)
