@@ -8,7 +8,6 @@ that run the changed lines are run, those first that have killed before; the fir
 import gc
 import importlib
 import os
-import resource
 import signal
 import sys
 import threading
@@ -36,11 +35,10 @@ PLUGINS: Final = ("pytest_asyncio.plugin", "pytest_timeout", "_hypothesis_pytest
 # What makes a failure easy to read costs more here than the tests: of a failure only its place is wanted.
 WITHOUT: Final = ("no:cacheprovider", "no:unraisableexception", "no:threadexception")
 OPTIONS: Final = ("-q", "--timeout=40", "--assert=plain")
-WAIT_S: Final = "6"
+WAIT_S: Final = "5"
 """How long a test waits for what must come: less than in `make test`, for here what does not come is the rule."""
 LIMIT_TIMES: Final = 3.0
 LIMIT_MORE_S: Final = 12.0
-MOST_CPU_S: Final = 120
 
 Verdict = Literal["killed", "survived", "timed out"]
 
@@ -87,6 +85,12 @@ def _silence() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 # --- the baseline -----------------------------------------------------------------------------------------------------
@@ -239,8 +243,8 @@ class Nursery:
             return "survived", "no test runs it", 0.0
         began = time.monotonic()
         verdict, killer = self._try(mutant, tests)
-        if needs_servers(killer):
-            # Such a test waits for other processes and may be late by chance: what fails by its fault fails again.
+        if needs_servers(killer) and time.monotonic() - began > float(WAIT_S):
+            # Who has waited in vain may have been kept waiting by chance: what the mutant did happens again.
             verdict, killer = self._try(mutant, [killer, *(test for test in tests if test != killer)])
         self.killers[killer] += bool(killer)
         return verdict, killer, time.monotonic() - began
@@ -253,7 +257,7 @@ class Nursery:
         child = os.fork()
         if child == 0:
             os.setsid()  # what its tests start ends with it
-            resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))  # should it outlive the nursery
+            threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
             _silence()
             self.finder.code = compile_mutant(self.tree, mutant, ROOT / self.path)
             os._exit(_run(files, _Deciding(tests, writing)))

@@ -19,7 +19,6 @@ MONEY: Final = frozenset(
 )
 
 _ROAD: Final = (
-    "property/test_road_properties.py",
     "integration/test_road_consume.py",
     "integration/test_road_sets.py",
     "integration/test_road_timers.py",
@@ -61,7 +60,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "shared/messaging/sets.py": ("integration/test_road_sets.py", *_ROAD),
     "shared/messaging/work.py": ("unit/test_road_work.py", *_ROAD, "integration/test_road_rpc.py"),
     "shared/messaging/consume.py": ("unit/test_road_decode.py", *_ROAD),
-    "shared/messaging/handlers.py": ("unit/test_road_handlers.py", *_ROAD),
+    "shared/messaging/handlers.py": ("unit/test_road_handlers.py", "property/test_road_properties.py", *_ROAD),
     "shared/messaging/progress.py": ("unit/test_road_watchdog.py",),
     "shared/messaging/relay.py": ("integration/test_road_relay.py", *_ROAD),
     "shared/messaging/dead_letter.py": ("unit/test_road_dead_letter.py", *_ROAD),
