@@ -33,15 +33,20 @@ WORKERS_PER_CORE: Final = 2
 """More than one: who tests the road mostly waits."""
 
 
+STORE: Final = stack_folder() / "mutants" / "mutants.json"
+Verdicts = dict[tuple[str, int], dict[str, Any]]
+"""By file and number of the mutant."""
+
+
 @dataclass
 class Run:
-    """What is to be done, and what became of it: verdicts by file and number of the mutant."""
+    """What is to be done, and what became of it."""
 
     found: dict[str, list[Mutant]]
     wanted: dict[str, list[int]]
     hashes: dict[str, str]
     """Of the files: a verdict is of a file as it was."""
-    verdicts: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    verdicts: Verdicts = field(default_factory=dict)
     untrue: list[str] = field(default_factory=list)
     """Modules that were killed as they are: there is no relying on the verdicts of their mutants."""
 
@@ -75,13 +80,29 @@ def choose(only: str, sample: int, seed: int) -> Run:
     return Run(found, {path: [n for p, n in everyone if p == path] for path in found}, hashes)
 
 
-def leave_out_killed(chosen: Run, last: list[dict[str, Any]]) -> None:
-    """Takes over from the last run what was killed in files that have not changed since."""
-    for one in last:
-        path, number = one["path"], one["number"]
-        if one["hash"] == chosen.hashes.get(path) and one["verdict"] != "survived" and number in chosen.wanted[path]:
+def leave_out_killed(chosen: Run, known: Verdicts) -> None:
+    """Takes over what was killed before."""
+    for (path, number), one in known.items():
+        if one["verdict"] != "survived" and number in chosen.wanted.get(path, ()):
             chosen.wanted[path].remove(number)
             chosen.verdicts[path, number] = one
+
+
+def remembered(everyone: Run) -> Verdicts:
+    """The last verdict of each mutant there is, of files that are as they were then."""
+    if not STORE.exists():
+        return {}
+    found = {(one["path"], one["number"]): one for one in json.loads(STORE.read_text(encoding="utf-8"))["mutants"]}
+    return {key: one for key, one in found.items() if one["hash"] == everyone.hashes.get(key[0])}
+
+
+def remember(everyone: Run, verdicts: Verdicts, seconds: dict[str, float]) -> None:
+    """Writes down all that is known; the document too, once every mutant has its verdict."""
+    result = report.result(list(verdicts.values()), seconds)
+    STORE.parent.mkdir(parents=True, exist_ok=True)
+    STORE.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+    if all((path, number) in verdicts for path, them in everyone.wanted.items() for number in them):
+        report.write_document(result)
 
 
 def tasks_of(chosen: Run) -> list[Task]:
@@ -151,28 +172,27 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(environ.get("SEED") or 0), help="repeats a sample")
     parser.add_argument("--again", action="store_true", default=bool(environ.get("AGAIN")), help="only what survived")
     parser.add_argument("--workers", type=int, default=WORKERS_PER_CORE * (os.cpu_count() or 2))
+    parser.add_argument("--report", action="store_true", help="try nothing: what is known, and the document anew")
     parser.add_argument("--json", action="store_true", help="print the result as JSON only")
     arguments = parser.parse_args()
     console = Console(stderr=True, highlight=False)
+    everyone = choose("", 0, 0)
     chosen = choose(arguments.only, arguments.sample, arguments.seed)
-    written = stack_folder() / "mutants" / "mutants.json"
-    if arguments.again and written.exists():
-        last = json.loads(written.read_text(encoding="utf-8"))["mutants"]
-        leave_out_killed(chosen, last)
+    known = remembered(everyone)
+    if arguments.again:
+        leave_out_killed(chosen, known)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as ctrl-C: what was started is ended
-    seconds = go(chosen, arguments.workers, console)
+    seconds: dict[str, float] = {}
+    try:
+        if not arguments.report:
+            seconds = go(chosen, arguments.workers, console)
+    finally:
+        remember(everyone, known | chosen.verdicts, seconds)
+    result = report.result(list((known if arguments.report else chosen.verdicts).values()), seconds)
     for one in chosen.untrue:
         console.print(f"killed with nothing changed: {one}", markup=False, style="red")
-    result = report.result(list(chosen.verdicts.values()), seconds)
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    complete = not arguments.only and not arguments.sample
-    written.parent.mkdir(parents=True, exist_ok=True)
-    name = written if complete else written.with_name("part.json")
-    name.write_text(text, encoding="utf-8")
-    if complete:
-        report.write_document(result)
     if arguments.json:
-        print(text)
+        print(json.dumps(result, indent=1, ensure_ascii=False))
     else:
         report.show(Console(highlight=False, width=140), result)
     return 1 if chosen.untrue else report.status(result)

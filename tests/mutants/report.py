@@ -12,7 +12,7 @@ from tests.mutants.nursery import ROOT
 from tests.mutants.targets import GOAL, MONEY, MONEY_GOAL, TESTS
 
 DOCUMENT: Final = ROOT / "docs" / "mutants.md"
-HEADINGS: Final = ("module", "mutants", "killed", "timed out", "survived", "%")
+HEADINGS: Final = ("module", "mutants", "killed", "timed out", "survived", "%", "s")
 NOT_ARGUED: Final = "Not argued"
 
 
@@ -34,7 +34,8 @@ def _row(name: str, verdicts: list[dict[str, Any]]) -> dict[str, Any]:
     # A mutant that never ends is noticed too: the suite would not pass.
     caught = count["killed"] + count["timed out"]
     percent = round(100 * caught / len(verdicts), 1) if verdicts else 100.0
-    return {"module": name, "mutants": len(verdicts), **count, "%": percent}
+    seconds = round(sum(one["seconds"] for one in verdicts))  # of workers, of which several are at work
+    return {"module": name, "mutants": len(verdicts), **count, "%": percent, "s": seconds}
 
 
 def status(result: dict[str, Any]) -> int:
@@ -83,8 +84,7 @@ def write_document(result: dict[str, Any]) -> None:
     lines = ["| " + " | ".join(HEADINGS) + " |", "| --- |" + " ---: |" * (len(HEADINGS) - 1)]
     rows = (*result["modules"], result["money"], result["all"])
     lines += ["| " + " | ".join(str(row[heading]) for heading in HEADINGS) + " |" for row in rows]
-    took = ", ".join(f"{name} {value:.0f} s" for name, value in result["seconds"].items())
-    parts = {"table": "\n".join([*lines, "", f"Time: {took}."]), "survivors": "\n".join(_listed(result))}
+    parts = {"table": "\n".join(lines), "survivors": "\n".join(_listed(result))}
     text = DOCUMENT.read_text(encoding="utf-8")
     for name, content in parts.items():
         head, _, rest = text.partition(f"<!-- {name}:begin -->")
