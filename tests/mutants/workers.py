@@ -61,8 +61,6 @@ def run(
     """Does `tasks` in that many processes; yields what is done as it comes."""
     queue: Any = _FORK.SimpleQueue()
     results: Any = _FORK.SimpleQueue()
-    for task in (*tasks, *[None] * workers):
-        queue.put(task)
     running = [
         _FORK.Process(target=_work, args=(queue, results, servers[number] if servers else None, baselines))
         for number in range(workers)
@@ -70,6 +68,8 @@ def run(
     for one in running:
         one.start()
     try:
+        for task in (*tasks, *[None] * workers):  # a pipe, which somebody must read
+            queue.put(task)
         for _ in range(sum(max(1, len(task.numbers)) for task in tasks)):
             yield results.get()
     finally:
