@@ -25,7 +25,7 @@ from tests.mutants.operators import Mutant, mutants
 from tests.mutants.targets import TESTS, needs_servers
 from tests.mutants.workers import HEAVY, TRUE, Done, Task, own_servers, run
 
-CHUNK: Final = 20
+CHUNK: Final = 10
 SHOWN: Final = 500
 TOLD: Final = 20
 """So many lines of progress where there is no terminal for a bar."""
@@ -97,25 +97,26 @@ def remembered(everyone: Run) -> Verdicts:
 
 
 def remember(everyone: Run, verdicts: Verdicts, seconds: dict[str, float]) -> None:
-    """Writes down all that is known; the document too, once every mutant has its verdict."""
-    result = report.result(list(verdicts.values()), seconds)
+    """Writes down all that is known, here and in the document."""
+    result = report.result(list(verdicts.values()), seconds, {path: len(them) for path, them in everyone.found.items()})
     STORE.parent.mkdir(parents=True, exist_ok=True)
     STORE.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
-    if all((path, number) in verdicts for path, them in everyone.wanted.items() for number in them):
-        report.write_document(result)
+    report.write_document(result)
 
 
 def tasks_of(chosen: Run) -> list[Task]:
-    """In parts, the slowest modules first, so that at the end no worker waits long for another.
+    """In parts, those with servers first, for they take longest; mixed, so that a run that is ended has seen of all.
 
     Before all mutants comes each module as it is: a score means something only if that survives in their place.
     """
-    paths = sorted(chosen.wanted, key=lambda path: not any(map(needs_servers, TESTS[path])))
-    return [Task(path=path, numbers=(TRUE,)) for path in paths if chosen.wanted[path]] + [
-        Task(path=path, numbers=tuple(chosen.wanted[path][first : first + CHUNK]))
-        for path in paths
-        for first in range(0, len(chosen.wanted[path]), CHUNK)
+    true = [Task(path=path, numbers=(TRUE,)) for path, numbers in chosen.wanted.items() if numbers]
+    parts = [
+        Task(path=path, numbers=tuple(numbers[first : first + CHUNK]))
+        for path, numbers in chosen.wanted.items()
+        for first in range(0, len(numbers), CHUNK)
     ]
+    random.Random(0).shuffle(parts)
+    return sorted([*true, *parts], key=lambda task: not any(map(needs_servers, TESTS[task.path])))
 
 
 def go(chosen: Run, workers: int, console: Console) -> dict[str, float]:
@@ -188,7 +189,8 @@ def main() -> int:
             seconds = go(chosen, arguments.workers, console)
     finally:
         remember(everyone, known | chosen.verdicts, seconds)
-    result = report.result(list((known if arguments.report else chosen.verdicts).values()), seconds)
+    sizes = {path: len(numbers) for path, numbers in chosen.found.items()}
+    result = report.result(list((known if arguments.report else chosen.verdicts).values()), seconds, sizes)
     for one in chosen.untrue:
         console.print(f"killed with nothing changed: {one}", markup=False, style="red")
     if arguments.json:

@@ -12,30 +12,30 @@ from tests.mutants.nursery import ROOT
 from tests.mutants.targets import GOAL, MONEY, MONEY_GOAL, TESTS
 
 DOCUMENT: Final = ROOT / "docs" / "mutants.md"
-HEADINGS: Final = ("module", "mutants", "killed", "timed out", "survived", "%", "s")
+HEADINGS: Final = ("module", "mutants", "tried", "killed", "timed out", "survived", "%", "s")
 NOT_ARGUED: Final = "Not argued"
 
 
-def result(verdicts: list[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:
-    """All figures of a run, as they are written."""
-    rows = [_row(path, [one for one in verdicts if one["path"] == path]) for path in TESTS]
+def result(verdicts: list[dict[str, Any]], seconds: dict[str, float], sizes: dict[str, int]) -> dict[str, Any]:
+    """All figures of a run, as they are written. `sizes`: how many mutants each file has, tried or not."""
+    rows = [_row(path, [one for one in verdicts if one["path"] == path], size) for path, size in sizes.items()]
     money = [one for one in verdicts if one["path"] in MONEY]
     return {
-        "modules": [row for row in rows if row["mutants"]],
-        "money": _row("money", money),
-        "all": _row("all", verdicts),
+        "modules": [row for row in rows if row["tried"]],
+        "money": _row("money", money, sum(size for path, size in sizes.items() if path in MONEY)),
+        "all": _row("all", verdicts, sum(sizes.values())),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "mutants": sorted(verdicts, key=lambda one: (list(TESTS).index(one["path"]), one["number"])),
     }
 
 
-def _row(name: str, verdicts: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(name: str, verdicts: list[dict[str, Any]], size: int) -> dict[str, Any]:
     count = {word: sum(one["verdict"] == word for one in verdicts) for word in ("killed", "timed out", "survived")}
     # A mutant that never ends is noticed too: the suite would not pass.
     caught = count["killed"] + count["timed out"]
     percent = round(100 * caught / len(verdicts), 1) if verdicts else 100.0
     seconds = round(sum(one["seconds"] for one in verdicts))  # of workers, of which several are at work
-    return {"module": name, "mutants": len(verdicts), **count, "%": percent, "s": seconds}
+    return {"module": name, "mutants": size, "tried": len(verdicts), **count, "%": percent, "s": seconds}
 
 
 def status(result: dict[str, Any]) -> int:
@@ -76,7 +76,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
             place = f"{one['path']}:{one['line']} {one['scope']}"
             console.print(f"{place}: {one['operator']}: {one['before']} → {one['after']}", markup=False, soft_wrap=True)
     took = ", ".join(f"{name} {value:.0f} s" for name, value in result["seconds"].items())
-    console.print(f"mutants: {result['all']['mutants']}, {result['all']['%']} % killed ({took})", markup=False)
+    console.print(f"mutants: {result['all']['tried']} of {result['all']['mutants']}, {result['all']['%']} % killed ({took})", markup=False)
 
 
 def write_document(result: dict[str, Any]) -> None:
