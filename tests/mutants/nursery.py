@@ -27,7 +27,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.mutants.operators import Mutant, compile_mutant
-from tests.mutants.targets import TESTS, module_of, needs_servers
+from tests.mutants.targets import TESTS, TIMED, module_of, needs_servers
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PARTS: Final = ("services", "shared", "ops", "gateway")
@@ -243,7 +243,7 @@ class Nursery:
             return "survived", "no test runs it", 0.0
         began = time.monotonic()
         verdict, killer = self._try(mutant, tests)
-        if needs_servers(killer) and time.monotonic() - began > float(WAIT_S):
+        if killer.startswith(TIMED) or (needs_servers(killer) and time.monotonic() - began > float(WAIT_S)):
             # Who has waited in vain may have been kept waiting by chance: what the mutant did happens again.
             verdict, killer = self._try(mutant, [killer, *(test for test in tests if test != killer)])
         self.killers[killer] += bool(killer)

@@ -76,7 +76,10 @@ def show(console: Console, result: dict[str, Any]) -> None:
             place = f"{one['path']}:{one['line']} {one['scope']}"
             console.print(f"{place}: {one['operator']}: {one['before']} → {one['after']}", markup=False, soft_wrap=True)
     took = ", ".join(f"{name} {value:.0f} s" for name, value in result["seconds"].items())
-    console.print(f"mutants: {result['all']['tried']} of {result['all']['mutants']}, {result['all']['%']} % killed ({took})", markup=False)
+    console.print(
+        f"mutants: {result['all']['tried']} of {result['all']['mutants']}, {result['all']['%']} % killed ({took})",
+        markup=False,
+    )
 
 
 def write_document(result: dict[str, Any]) -> None:

@@ -62,6 +62,9 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
 }
 TESTS: Final = {path: tuple(f"tests/{name}" for name in dict.fromkeys(names)) for path, names in _NAMES.items()}
 
+TIMED: Final = "tests/unit/test_road_watchdog.py"
+"""Looks at a thread by the clock."""
+
 
 def module_of(path: str) -> str:
     """The name under which a file is imported."""

@@ -8,7 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -142,14 +142,12 @@ async def _clean(servers: Servers) -> None:
 
 @contextmanager
 def own_servers(count: int) -> Iterator[list[Servers]]:
-    """So many pairs of servers, in a folder that goes with them."""
-    with tempfile.TemporaryDirectory(prefix=f"yike-tests-{os.getpid()}-") as name:
+    """So many pairs of servers, in folders that go with them."""
+    with tempfile.TemporaryDirectory(prefix=f"yike-tests-{os.getpid()}-") as name, ExitStack() as stack:
         folders = [Path(name) / str(number) for number in range(count)]
-        try:
-            with ThreadPoolExecutor(max(1, count)) as pool:
-                started = list(pool.map(start_servers, folders))
-            yield started
-        finally:
-            for folder in folders:
-                stop_servers(folder)
-                embedded_postgres(folder).destroy()
+        for folder in folders:  # each is stopped, whatever becomes of another
+            stack.callback(embedded_postgres(folder).destroy)
+            stack.callback(stop_servers, folder)
+        with ThreadPoolExecutor(max(1, count)) as pool:
+            started = list(pool.map(start_servers, folders))
+        yield started
