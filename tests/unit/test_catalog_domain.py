@@ -119,7 +119,7 @@ def test_a_blank_reason_overrides_nothing() -> None:
         applied(uscc="123", uscc_override_reason="  ")
 
 
-@pytest.mark.parametrize("name", ["\u200b\u200b", "㌖" * 60])
+@pytest.mark.parametrize("name", ["\u200b\u200b", "㌖" * 60, "荷" * 99 + "㎏"])
 def test_a_name_that_cannot_be_looked_up_is_refused(name: str) -> None:
     with pytest.raises(Refused) as caught:
         applied(name=name)

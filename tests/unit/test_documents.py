@@ -78,6 +78,8 @@ def test_the_three_areas_of_residence_permits(area: str) -> None:
 def test_nobody_was_born_before_1900() -> None:
     found = refused(CARD, card("11010518991231002"))
     assert (found.errors[0].field, found.errors[0].message) == ("number", "证件号码中的出生日期不存在")
+    for no_day in ("19491331", "20230229", "20230431"):
+        assert refused(CARD, card(f"110105{no_day}002")).errors[0].message == "证件号码中的出生日期不存在"
     first = card("11010519000101002")
     assert check_document(CARD, first).number == first
 
@@ -90,9 +92,9 @@ def test_a_text_of_64_characters_is_read_and_a_longer_one_is_not() -> None:
 
 
 def test_the_birth_date_of_an_old_permanent_card_is_a_day_of_some_year() -> None:
-    for number in ("CAN110096022910", "CAN110081123110"):
+    for number in ("CAN110096022910", "CAN110081123110", "CAN110081081010"):
         assert check_document(FOREIGN, number).number == number
-    for number in ("CAN110096023010", "CAN110081310110"):
+    for number in ("CAN110096023010", "CAN110081310110", "CAN110081043110"):
         assert "出生日期不存在" in refused(FOREIGN, number).detail
 
 

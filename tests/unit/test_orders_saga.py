@@ -298,6 +298,7 @@ def test_each_wait_is_as_long_as_it_is_meant_to_be_and_then_given_up_or_asked_ag
         "cancelling": (timedelta(minutes=5), "ask_again"),
         "refunding": (timedelta(hours=1), "ask_again"),
     }
+    assert timedelta(minutes=2) == saga.GRACE
 
 
 def test_what_is_awaited_is_heard() -> None:

@@ -76,6 +76,15 @@ def test_one_that_moves_or_has_nothing_to_do_goes_on(
     assert ended == []
 
 
+def test_what_cannot_be_seen_is_nothing_to_do(ended: list[int], progress: Progress) -> None:
+    def lag() -> int:
+        raise AttributeError("assignment is gone")
+
+    start_watchdog(progress, lag, STUCK_AFTER_S)
+    run_for(5 * STUCK_AFTER_S, ended, progress.beat)
+    assert ended == []
+
+
 def test_a_look_that_fails_in_a_rebalance_does_not_end_the_watch(ended: list[int], progress: Progress) -> None:
     looks = 0
 
