@@ -2,4 +2,30 @@
 
 from typing import Final
 
-ARGUED: Final[dict[str, tuple[tuple[str, str], ...]]] = {}
+Place = tuple[str, str]
+"""A file, and a regular expression for `scope: operator: before → after`."""
+
+ARGUED: Final[dict[str, tuple[Place, ...]]] = {
+    "Equal to the original for every value there can be (a clamp before a cap, a look past the end, a tie, a shape "
+    "filled in before anybody reads it)": (
+        ("services/escrow/domain.py", r"^next_ask: constant: 10 "),
+        ("services/orders/purchases/saga.py", r"arguments swapped: _names\("),
+        ("services/catalog/domain.py", r"^(publish|refuse_other_course): word: 'json'"),
+        ("services/catalog/domain.py", r"^SeatBook._move: word: 'reserved'"),
+        ("services/complaints/domain.py", r"0123456789ABCDEFGHJKMNPQRSTVWXYZXX"),
+        ("services/notify/domain.py", r"^postpone: constant"),
+        ("ops/bank/book.py", r"^Book\.(instruct|_begin): word: ''"),
+        ("ops/bank/book.py", r"^_first: "),
+        ("shared/policy.py", r"word: 'china'"),
+        ("shared/policy.py", r"^is_preschool: constant: 31 "),
+        ("shared/policy.py", r"^promotion_fault: "),
+        ("shared/policy.py", r"^check_offer: (constant: 0 |comparison: len\(sessions\) > MAX_SESSIONS)"),
+        ("shared/working_days.py", r"^next_waking_time: comparison: local.time\(\) < opens"),
+        ("shared/documents.py", r"10X98765432XX|check_(digit|character): constant: True|constant: 6 → 7"),
+        ("shared/messaging/progress.py", r"comparison: now - .* > stuck_after_s"),
+    ),
+    "A figure that may be another: how often something is looked at, how many words of a text are shown": (
+        ("shared/policy.py", r"^check_offer: constant: 10 "),
+        ("shared/messaging/progress.py", r"(left out: time.sleep|constant: (1.0|4) )"),
+    ),
+}

@@ -232,6 +232,16 @@ def test_three_months_from_the_thirtieth_of_november_end_with_february() -> None
     assert codes(refusal([session(first), session(date(2027, 3, 1))])) == ["course_limit_span"]
 
 
+def test_span_and_lead_time_count_from_the_day_on_which_the_first_lesson_begins() -> None:
+    over_midnight = session(date(2026, 11, 30), time(23, 30), 60)
+    assert set(codes(refusal([over_midnight, session(date(2027, 3, 1))]))) == {
+        "course_time_of_day",
+        "course_limit_span",
+    }
+    a_month_before = datetime(2026, 10, 30, tzinfo=SHANGHAI)
+    assert codes(refusal([over_midnight], sells_from=a_month_before)) == ["course_time_of_day"]
+
+
 def test_the_order_of_the_sessions_does_not_hide_the_span() -> None:
     assert codes(refusal([session(date(2027, 4, 7)), session(date(2026, 12, 7))])) == ["course_limit_span"]
 
