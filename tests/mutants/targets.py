@@ -18,7 +18,7 @@ MONEY: Final = frozenset(
     }
 )
 
-_ROAD: Final = "integration/test_road_consume.py"
+_ROAD: Final = ("integration/test_road_batch.py", "integration/test_road_consume.py")
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "services/escrow/domain.py": (
         "unit/test_escrow_domain.py",
@@ -50,15 +50,15 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "shared/documents.py": ("unit/test_documents.py", "property/test_documents_properties.py"),
     "shared/ids.py": ("unit/test_ids.py", "property/test_instruction_numbers.py", "unit/test_bank_book.py"),
     "shared/timers.py": ("integration/test_road_timers.py",),
-    "shared/messaging/inbox.py": ("unit/test_road_rows.py", _ROAD),
-    "shared/messaging/outbox.py": ("unit/test_road_rows.py", _ROAD),
-    "shared/messaging/sets.py": ("unit/test_road_rows.py", "integration/test_road_sets.py", _ROAD),
-    "shared/messaging/work.py": ("unit/test_road_work.py", _ROAD),
-    "shared/messaging/consume.py": ("unit/test_road_decode.py", _ROAD),
-    "shared/messaging/handlers.py": ("unit/test_road_handlers.py", "property/test_road_properties.py", _ROAD),
+    "shared/messaging/inbox.py": ("unit/test_road_rows.py", *_ROAD),
+    "shared/messaging/outbox.py": ("unit/test_road_rows.py", *_ROAD),
+    "shared/messaging/sets.py": ("unit/test_road_rows.py", "integration/test_road_sets.py", *_ROAD),
+    "shared/messaging/work.py": ("unit/test_road_work.py", *_ROAD),
+    "shared/messaging/consume.py": ("unit/test_road_decode.py", *_ROAD),
+    "shared/messaging/handlers.py": ("unit/test_road_handlers.py", "property/test_road_properties.py", *_ROAD),
     "shared/messaging/progress.py": ("unit/test_road_watchdog.py",),
-    "shared/messaging/relay.py": ("integration/test_road_relay.py", _ROAD),
-    "shared/messaging/dead_letter.py": ("unit/test_road_dead_letter.py", _ROAD),
+    "shared/messaging/relay.py": ("integration/test_road_relay.py", *_ROAD),
+    "shared/messaging/dead_letter.py": ("unit/test_road_dead_letter.py", *_ROAD),
 }
 TESTS: Final = {path: tuple(f"tests/{name}" for name in dict.fromkeys(names)) for path, names in _NAMES.items()}
 
