@@ -28,6 +28,8 @@ from tests.roadkit import (
     OTHERS_EVENTS,
     REQUESTS,
     SERVICE,
+    Account,
+    AccountRow,
     Ask,
     Balance,
     Hook,
@@ -211,6 +213,43 @@ async def test_a_request_that_comes_too_late_is_refused(poll: Poll) -> None:
         timely["id"]: None,
     }
     assert await poll.numbers(UUID(late["data"]["account_id"])) == []
+
+
+async def test_whatever_reads_sees_what_its_message_has_written(poll: Poll) -> None:
+    first, second = new_id(), new_id()
+    seen: list[Any] = []
+
+    async def look(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+        # `write` of the service has collected an entry and a new total that are not written yet.
+        count = text("SELECT count(*) FROM road_entries WHERE account_id = :id")
+        seen.append((await (await work.connection()).execute(count, {"id": first})).scalar_one())
+        work.insert(AccountRow, [Account(second, 7)])
+        seen.append(await work.insert_new(AccountRow, Account(second, 8)))
+        third = new_id()
+        seen.append(await work.insert_new(AccountRow, Account(third, 9)))
+        work.insert(AccountRow, [Account(new_id(), 9)])
+        seen.append(sorted(row.total for row in await work.load_all(AccountRow, Account, [first, second, third])))
+        seen.append(len(await work.load_all(AccountRow, Account, [9], by=("total",), lock=False)))
+
+    await poll.give(poll.record(body(Put(account_id=first, number=5))), hook=look)
+    assert seen == [1, False, True, [5, 7, 9], 2]
+
+
+async def test_a_row_that_is_there_already_is_a_fault_unless_it_is_to_be_ignored(poll: Poll) -> None:
+    account = new_id()
+    await poll.give(poll.record(body(Put(account_id=account, number=1))))
+
+    async def insert_again(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+        work.insert(AccountRow, [Account(account, 0)])
+
+    (letter,) = await poll.give(poll.record(body(Put(account_id=account, number=2))), hook=insert_again)
+    assert letter["envelope"]["data"]["exception"] == "IntegrityError"
+    assert await poll.numbers(account) == [1]
+
+
+async def test_a_record_twice_in_a_poll_that_is_no_message_is_one_letter(poll: Poll) -> None:
+    record = poll.record(b"no json")
+    assert [row["type"] for row in await poll.give(record, record)] == [DeadLetter.TYPE]
 
 
 # --- what can never be handled ----------------------------------------------------------------------------------------
