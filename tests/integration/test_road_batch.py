@@ -235,6 +235,17 @@ async def test_whatever_reads_sees_what_its_message_has_written(poll: Poll) -> N
     assert seen == [1, False, True, [5, 7, 9], 2]
 
 
+async def test_a_handler_is_told_of_which_service_when_and_whose_policy(poll: Poll) -> None:
+    seen: list[Any] = []
+
+    async def look(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+        seen.extend((work.service, work.region, work.now))
+
+    put = body(Put(account_id=new_id(), number=1))
+    await poll.give(poll.record(put), hook=look)
+    assert seen == [SERVICE, "changzhou", (await poll.known(put))["received_at"]]
+
+
 async def test_a_row_that_is_there_already_is_a_fault_unless_it_is_to_be_ignored(poll: Poll) -> None:
     account = new_id()
     await poll.give(poll.record(body(Put(account_id=account, number=1))))
