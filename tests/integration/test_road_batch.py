@@ -118,6 +118,16 @@ async def bug(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
         raise ZeroDivisionError("a bug in the handler")
 
 
+class Tries:
+    """How often a handler was at work: a poll that had to be tried one by one shows."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def __call__(self, work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+        self.count += 1
+
+
 def asked(number: int = 1, **changes: Any) -> dict[str, Any]:
     """A request of a gateway."""
     return body(Ask(account_id=new_id(), number=number), replyto=GATEWAY_REPLIES, replypartition=0) | changes
@@ -166,7 +176,12 @@ async def test_the_same_again_is_answered_the_same_and_not_handled_again(poll: P
     ask = asked(3)
     later = ask | {"correlationid": str(new_id()), "replypartition": 2}
     records = poll.record(ask, REQUESTS), poll.record(later, REQUESTS)
-    said = await poll.give(*records) if at_once else [*await poll.give(records[0]), *await poll.give(records[1])]
+    tries = Tries()
+    if at_once:
+        said = await poll.give(*records, hook=tries)
+    else:
+        said = [*await poll.give(records[0], hook=tries), *await poll.give(records[1], hook=tries)]
+    assert tries.count == 1
     assert [(row["id"], row["type"], row["partition"]) for row in said] == [
         (said[0]["id"], Balance.TYPE, 0),
         (said[0]["id"], Balance.TYPE, 2),
@@ -181,7 +196,12 @@ async def test_the_same_id_for_something_else_is_a_conflict_and_changes_nothing(
     ask = asked(3)
     other = ask | {"data": ask["data"] | {"number": 4}}
     records = poll.record(ask, REQUESTS), poll.record(other, REQUESTS)
-    said = await poll.give(*records) if at_once else [*await poll.give(records[0]), *await poll.give(records[1])]
+    tries = Tries()
+    if at_once:
+        said = await poll.give(*records, hook=tries)
+    else:
+        said = [*await poll.give(records[0], hook=tries), *await poll.give(records[1], hook=tries)]
+    assert tries.count == 1
     assert [row["type"] for row in said] == [Balance.TYPE, Problem.TYPE]
     assert said[1]["envelope"]["data"]["code"] == "idempotency_conflict"
     (again,) = await poll.give(poll.record(ask, REQUESTS))

@@ -23,9 +23,15 @@ ARGUED: Final[dict[str, tuple[Place, ...]]] = {
         ("shared/working_days.py", r"^next_waking_time: comparison: local.time\(\) < opens"),
         ("shared/documents.py", r"10X98765432XX|check_(digit|character): constant: True|constant: 6 → 7"),
         ("shared/messaging/progress.py", r"comparison: now - .* > stuck_after_s"),
+        ("shared/messaging/consume.py", r"^Consumer._decode: constant: 100 "),
+        ("shared/messaging/inbox.py", r"^claim: comparison: len\(new\) < len\(claims\)"),
+        ("shared/messaging/relay.py", r"^Relay._is_busy: comparison: "),
     ),
     "A figure that may be another: how often something is looked at, how many words of a text are shown": (
         ("shared/policy.py", r"^check_offer: constant: 10 "),
         ("shared/messaging/progress.py", r"(left out: time.sleep|constant: (1.0|4) )"),
+        ("shared/timers.py", r"^: constant: |PURGE_EVERY_S|^Timers.run: "),
+        ("shared/messaging/consume.py", r"^: constant: (0.1|15.0) "),
+        ("shared/messaging/relay.py", r"^: constant: |_pause\b|ROUND_S|POLL_S"),
     ),
 }
