@@ -34,7 +34,9 @@ PARTS: Final = ("services", "shared", "ops", "gateway")
 PLUGINS: Final = ("pytest_asyncio.plugin", "pytest_timeout", "_hypothesis_pytestplugin")
 # What makes a failure easy to read costs more here than the tests: of a failure only its place is wanted.
 WITHOUT: Final = ("no:cacheprovider", "no:unraisableexception", "no:threadexception")
-OPTIONS: Final = ("-q", "--timeout=40", "--assert=plain")
+OPTIONS: Final = ("-q", "--assert=plain")
+TIMEOUT_S: Final = 40
+TRACED_TIMEOUT_S: Final = 400
 WAIT_S: Final = "5"
 """How long a test waits for what must come: less than in `make test`, for here what does not come is the rule."""
 LIMIT_TIMES: Final = 3.0
@@ -74,8 +76,8 @@ def prepare(kafka: str, postgres: str) -> None:
     settings.load_profile("mutants")
 
 
-def _run(files: Sequence[str], plugin: object) -> int:
-    options = [*OPTIONS, *(part for name in (*PLUGINS, *WITHOUT) for part in ("-p", name))]
+def _run(files: Sequence[str], plugin: object, timeout_s: int = TIMEOUT_S) -> int:
+    options = [*OPTIONS, f"--timeout={timeout_s}", *(part for name in (*PLUGINS, *WITHOUT) for part in ("-p", name))]
     if not any(needs_servers(name) for name in files):
         options.append("--noconftest")  # the harness imports half of the project
     return int(pytest.main([*options, *files], plugins=[plugin]))
@@ -144,7 +146,7 @@ def take_baseline(test_file: str) -> Baseline:
     watching = _Watching()
     threading.settrace(watching.trace)  # of threads to come
     sys.settrace(watching.trace)
-    _run([test_file], watching)
+    _run([test_file], watching, TRACED_TIMEOUT_S)
     sys.settrace(None)
     return watching.result()
 
