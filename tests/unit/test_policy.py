@@ -291,7 +291,7 @@ def test_an_online_lesson_lasts_half_an_hour_with_ten_minutes_between() -> None:
 
 def test_two_lessons_at_the_same_time_are_refused() -> None:
     day = date(2026, 12, 7)
-    found = refusal([session(day, time(18), 60), session(day, time(18, 30), 30)])
+    found = refusal([session(day, time(18), 60), session(day, time(18, 10), 30)])
     assert found is not None
     assert [(fault.field, fault.code) for fault in found.errors] == [("sessions.1.starts_at", "course_time_of_day")]
 
