@@ -303,6 +303,14 @@ async def test_a_bug_parks_its_message_and_its_neighbours_are_handled(poll: Poll
     assert (await poll.known(first))["parked"] is None
 
 
+async def test_of_two_the_one_that_can_be_handled_is(poll: Poll) -> None:
+    account = new_id()
+    bad, good = body(Put(account_id=account, number=1, act="bug")), body(Put(account_id=account, number=2))
+    said = await poll.give(poll.record(bad), poll.record(good), hook=bug)
+    assert [row["type"] for row in said] == [DeadLetter.TYPE, Noted.TYPE]
+    assert await poll.numbers(account) == [2]
+
+
 async def test_the_sender_of_what_is_parked_is_told_where_it_may_be(poll: Poll) -> None:
     failing = asked(data={"account_id": str(new_id()), "number": 1, "act": "bug"})
     said = await poll.give(poll.record(failing, REQUESTS), hook=bug)

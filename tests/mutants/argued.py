@@ -27,11 +27,25 @@ ARGUED: Final[dict[str, tuple[Place, ...]]] = {
         ("shared/messaging/inbox.py", r"^claim: comparison: len\(new\) < len\(claims\)"),
         ("shared/messaging/relay.py", r"^Relay._is_busy: comparison: "),
     ),
-    "A figure that may be another: how often something is looked at, how many words of a text are shown": (
+    "Slower, later or oftener, and nothing else: pauses and polls, how much of a text is shown or logged, a second way "
+    "to the same end": (
         ("shared/policy.py", r"^check_offer: constant: 10 "),
         ("shared/messaging/progress.py", r"(left out: time.sleep|constant: (1.0|4) )"),
-        ("shared/timers.py", r"^: constant: |PURGE_EVERY_S|^Timers.run: "),
-        ("shared/messaging/consume.py", r"^: constant: (0.1|15.0) "),
-        ("shared/messaging/relay.py", r"^: constant: |_pause\b|ROUND_S|POLL_S"),
+        ("shared/timers.py", r"^: constant: |PURGE_EVERY_S|fired <|POLL_S|>= next_purge"),
+        ("shared/messaging/inbox.py", r"^claim: and or: c.id not in new"),
+        ("shared/messaging/outbox.py", r"word: 'yike_outbox'"),
+        ("shared/messaging/consume.py", r"^: constant: (0.1|15.0) |constant: (200|300) "),
+        (
+            "shared/messaging/consume.py",
+            r"^Consumer._until_it_passes: (arguments swapped: random|constant|operator)",
+        ),
+        ("shared/messaging/consume.py", r"^Consumer._until_it_passes: left out: self.progress.touch"),
+        (
+            "shared/messaging/consume.py",
+            r"^Consumer._hand_over: .*('handler'|\(group\)|group\[0\]|constant: 1 )|^_place: ",
+        ),
+        ("shared/messaging/relay.py", r"^: constant: |FOLLOWER_POLL_S|ROUND_S|self\._pause\b|constant: 2 → 3"),
+        ("shared/messaging/relay.py", r"^Relay.__init__: .*(_notify_again|False → True)"),
+        ("shared/messaging/relay.py", r"^Relay._hand_over: left out"),
     ),
 }

@@ -209,6 +209,14 @@ def test_data_that_does_not_fit_is_told_fault_by_fault() -> None:
     assert item.claim.hash == content_hash(ShowPurchase.TYPE, {"order_id": "17"})
 
 
+def test_a_request_without_data_is_told_so() -> None:
+    without = envelope()
+    del without["data"]
+    item = item_of(without)
+    assert item.message is not None
+    assert poison_of(item) == ("bad_data", "data: Field required", "request_invalid")
+
+
 def test_a_nul_is_no_text() -> None:
     item = item_of(envelope(data=DATA | {"note": "a\0b"}))
     assert item.message is not None

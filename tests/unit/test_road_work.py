@@ -52,6 +52,10 @@ def sent(work: UnitOfWork) -> list[dict[str, Any]]:
 # --- send -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_transaction_is_of_the_region_the_system_is_made_for(work: UnitOfWork) -> None:
+    assert work.region == "changzhou"
+
+
 def test_what_is_sent_goes_on_in_the_trace_of_its_cause(work: UnitOfWork) -> None:
     id_ = work.send(TAKE, message(), replyto=REPLIES)
     (row,), (envelope,) = work.outbox, sent(work)
@@ -211,6 +215,8 @@ def test_a_timer_is_cancelled_by_what_it_was_set_for(work: UnitOfWork) -> None:
     work.cancel_timer(TakeSeat, ORDER_ID)
     (timer,) = work.timers
     assert (timer.type, timer.subject, timer.due_at) == (TAKE.TYPE, str(ORDER_ID), None)
+    assert (timer.data, timer.key, timer.causationid, timer.traceparent) == ("", "", None, "")
+    assert {type(timer.id), type(timer.correlationid)} == {UUID}
 
 
 # --- who asks -------------------------------------------------------------------------------------------------------
