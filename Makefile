@@ -13,6 +13,10 @@ ONE ?=
 SEED ?=
 BREAK ?=
 SOAK ?= 10m
+# For make mutants: only these files, so many by chance (with SEED), only what survived the last run.
+ONLY ?=
+SAMPLE ?=
+AGAIN ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -21,7 +25,7 @@ PYTHONS := python3.14 python3.13 python3.12 python3.11 python3 python
 CODE := $(wildcard services shared ops gateway bench tests)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo up down test check bench profile faults lock clean
+.PHONY: help demo up down test check bench profile faults mutants lock clean
 
 help:
 	@echo "make demo    the whole system in the foreground, with a story played through it; ctrl-C ends it"
@@ -31,6 +35,7 @@ help:
 	@echo "make bench   load and comparisons"
 	@echo "make profile a flame graph of every process under load"
 	@echo "make faults  21 kinds of faults under load, everything checked after each (ONE=name, SEED=n, BREAK=all, SOAK=1h)"
+	@echo "make mutants small faults in the code, one at a time: do the tests notice? (ONLY=\"path …\", SAMPLE=n, SEED=n, AGAIN=1)"
 	@echo "make lock    newest versions into requirements.lock    make clean  remove data and caches"
 
 demo: $(INSTALLED)
@@ -53,6 +58,9 @@ profile: $(INSTALLED)
 
 faults: $(INSTALLED)
 	@ONE=$(ONE) SEED=$(SEED) BREAK=$(BREAK) SOAK=$(SOAK) $(BIN)/python -m tests.faults $(ARGS)
+
+mutants: $(INSTALLED)
+	@ONLY="$(ONLY)" SAMPLE=$(SAMPLE) SEED=$(SEED) AGAIN=$(AGAIN) $(BIN)/python -m tests.mutants $(ARGS)
 
 check: $(INSTALLED)
 	@echo "check: style" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .

@@ -10,8 +10,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -119,6 +119,18 @@ class Told(Event, type="orders.roadtest.told.v1", topic=OTHERS_EVENTS, key="acco
 _WORDS: tuple[type[Data], ...] = (Balance, Put, Ask, Plan, Remind, Noted, Told)
 for _word in _WORDS:
     del CONTRACTS[_word.TYPE]
+
+
+@contextmanager
+def words_known() -> Iterator[None]:
+    """The contracts above are known while this lasts."""
+    known = Put.TYPE in CONTRACTS  # by a road that runs around this one
+    CONTRACTS.update({word.TYPE: word for word in _WORDS})
+    try:
+        yield
+    finally:
+        for word in () if known else _WORDS:
+            del CONTRACTS[word.TYPE]
 
 
 # --- the service ----------------------------------------------------------------------------------------------------
@@ -279,8 +291,12 @@ class Road(Harness):
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Road"]:
         """Database with its tables, keys, topics, a gateway, a recorder and a producer of anything."""
-        known = Put.TYPE in CONTRACTS  # by a road that runs around this one
-        CONTRACTS.update({word.TYPE: word for word in _WORDS})
+        with words_known():
+            async with self._running():
+                yield self
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
         generate_keys(self.folder / "keys", [SERVICE, "orders", "ops"])
         admin = self.servers.postgres_admin_dsn
         self.offset = await clock.get_offset(admin)  # where the tests before have left it
@@ -293,7 +309,7 @@ class Road(Harness):
         recorder = asyncio.create_task(self._record())
         try:
             async with GatewayClient(self.client_settings, "test") as self.client:
-                yield self
+                yield
         finally:
             recorder.cancel()
             await asyncio.gather(recorder, return_exceptions=True)
@@ -302,8 +318,6 @@ class Road(Harness):
             for pool in self._pools.values():
                 await pool.close()
             await drop_databases(admin, [SERVICE], suffix=f"_{self.name}")
-            for word in () if known else _WORDS:
-                del CONTRACTS[word.TYPE]
 
     def own_topics(self) -> list[topics.Topic]:
         """The topics of this road, as they shall be."""

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from shared.contracts import topics
@@ -392,6 +393,7 @@ class TestPassingFaults:
     async def test_are_tried_again_until_they_pass_and_nothing_is_parked(self, road: Road) -> None:
         accounts = {state: new_id() for state in ("40001", "40P01", "53100", "57P01", "55P03", "25006", "08006")}
         tries: Counter[str] = Counter()
+        retried = figures()["batches_retried_total"]
 
         async def fail_twice(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
             for state in {message.data.act for message in messages}:
@@ -404,6 +406,7 @@ class TestPassingFaults:
                 await road.put(account, 1, 2, 3, act=state)
                 await road.expect_numbers(account, 1, 2, 3)
             await road.expect_quiet()
+        assert figures()["batches_retried_total"] - retried >= 2 * len(accounts)
         for state, account in accounts.items():
             assert tries[state] >= 3
             assert letters_of(road, account) == []
@@ -455,6 +458,52 @@ class TestPassingFaults:
             await road.expect_numbers(second, 1)
         assert calls >= 3
         assert letters_of(road, first) + letters_of(road, second) == []
+
+
+def figures() -> Counter[str]:
+    """What Prometheus would read of this service now; a histogram by its number of observations."""
+    found: Counter[str] = Counter()
+    for metric in REGISTRY.collect():
+        for sample in metric.samples:
+            if sample.labels.get("service") == SERVICE and not sample.name.endswith(("_created", "_bucket", "_sum")):
+                labels = (value for name, value in sorted(sample.labels.items()) if name != "service")
+                found[" ".join((sample.name.removeprefix("yike_"), *labels))] = int(sample.value)
+    return found
+
+
+class TestFigures:
+    async def test_what_an_operator_reads_is_what_was_done(self, service: Road) -> None:
+        account = new_id()
+        await service.expect_quiet()
+        before = figures()
+        asked = to_gateway(Ask(account_id=account, number=-1))
+        await publish(service, asked)
+        await service.expect_answer(UUID(asked["id"]))
+        await service.put(account, 1)
+        await service.expect_numbers(account, 1)
+        await publish(service, asked)
+        await service.put(account, 2, act="bug")
+        await service.until(lambda: letters_of(service, account))
+        await service.expect_quiet()
+        await service.until(lambda: figures()["relay_rows_total"] - before["relay_rows_total"] >= 4)
+        done = figures() - before
+        assert done["messages_handled_total " + Put.TYPE] == 1
+        assert done["messages_handled_total " + Ask.TYPE] == 1
+        assert done["messages_refused_total amount_invalid " + Ask.TYPE] == 1
+        assert done["messages_parked_total handler_failed"] == 1
+        assert done["messages_repeated_total"] == 1
+        # A refusal, an event, the refusal again, a letter.
+        assert done["relay_rows_total"] == 4
+        polls = done["batch_messages_count"]
+        assert polls == 4
+        for stage in ("decode", "inbox", "handlers", "outbox", "commit"):
+            assert done[f"stage_seconds_count {stage}"] >= polls, stage
+        for stage in ("relay_read", "relay_send", "relay_mark"):
+            assert done[f"stage_seconds_count {stage}"] >= 1, stage
+        assert done["handler_seconds_count on_put"] == 1
+        assert done["handler_seconds_count on_ask"] == 1
+        assert figures()["relay_leader"] == 1
+        assert figures()["outbox_oldest_unsent_seconds"] == 0
 
 
 def one_for_each(*copies: Service) -> list[UUID]:

@@ -3,10 +3,11 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 
 from shared import clock
 from shared.contracts.envelope import Message
@@ -59,6 +60,7 @@ class TestInTwoCopies:
         for account in accounts:
             await copies.expect_numbers(account, 1)
         assert copies.seen(Remind) == []
+        fired = REGISTRY.get_sample_value("yike_timers_fired_total", {"service": SERVICE}) or 0
         await copies.advance(timedelta(seconds=HOUR_S))
         for account in accounts:
             await copies.expect_numbers(account, 1, 1)
@@ -66,6 +68,7 @@ class TestInTwoCopies:
         assert len(copies.seen(Remind)) == len(accounts)
         assert len({one["id"] for one in copies.recorded if one["type"] == Remind.TYPE}) == len(accounts)
         assert await copies.rows(SERVICE, "SELECT 1 FROM timers") == []
+        assert REGISTRY.get_sample_value("yike_timers_fired_total", {"service": SERVICE}) == fired + len(accounts)
 
     async def test_a_timer_set_again_moves_and_fires_once_with_what_was_said_last(self, copies: Road) -> None:
         account = new_id()
@@ -112,6 +115,18 @@ class TestInTwoCopies:
         assert fired["causationid"] == asked["id"]
         assert fired["traceparent"].split("-")[1] == asked["traceparent"].split("-")[1]
         assert fired["traceparent"] != asked["traceparent"]
+        assert (fired["specversion"], fired["source"], fired["subject"]) == (
+            "1.0",
+            f"/yike/{SERVICE}/timers",
+            str(account),
+        )
+        assert abs(datetime.fromisoformat(fired["time"]) - copies.now()) < timedelta(minutes=5)
+        headers = dict(fired["_headers"])
+        assert headers["ce_id"].decode() == fired["id"]
+        assert headers["ce_type"].decode() == Remind.TYPE
+        assert headers["correlation_id"].decode() == fired["correlationid"]
+        assert headers["traceparent"].decode() == fired["traceparent"]
+        assert "reply_to" not in headers
 
     async def test_a_timer_nobody_knows_any_more_is_parked_and_the_others_fire(self, copies: Road) -> None:
         account, strange, unfit = new_id(), new_id(), new_id()

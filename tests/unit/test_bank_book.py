@@ -7,14 +7,16 @@ from uuid import UUID
 
 import pytest
 
-from ops.bank.behaviour import Behaviour, Name, meet
-from ops.bank.book import Account, Book, Entry, Said
+from ops.bank.behaviour import KINDS_OF, MONEY, Behaviour, Name, meet
+from ops.bank.book import Account, Book, Entry, Said, accounts_of, money_in
 from shared.contracts.bank import Instruct, Result
-from shared.ids import new_id
+from shared.ids import derived_id, new_id
 
 NOW = datetime(2026, 3, 2, 2, 0, tzinfo=UTC)
 ORDER = new_id()
 SUPERVISED, INSTITUTION = "supervised-1", "institution-1"
+LOT = 45
+"""Of message 2 for behaviour 1."""
 
 
 def a_book(supervised_fen: int = 0, institution_fen: int = 0) -> Book:
@@ -158,6 +160,98 @@ def test_a_batch_tried_again_gives_the_same_references() -> None:
     assert do(one, instruction("collect", "C1")).results == do(two, instruction("collect", "C1")).results
 
 
+def test_every_entry_has_the_banks_own_number_of_it() -> None:
+    # Derived, so that a batch tried again, and a bank started again, says the same.
+    book = a_book()
+    one, two = do(book, instruction("collect", "C1"), behaviour("pay_twice")).results
+    assert one.reference == f"B{derived_id('bank', 'icbc', 'C1', 0).hex}"
+    assert two.reference == f"B{derived_id('bank', 'icbc', 'C1', 1).hex}"
+    assert do(book, instruction("collect", "C2"), behaviour("unknown")).results == [
+        Result(
+            order_id=ORDER,
+            number="C2",
+            kind="collect",
+            outcome="unknown",
+            amount_fen=1000,
+            bank="icbc",
+            reference=f"B{derived_id('bank', 'icbc', 'C2', 'unknown').hex}",
+            reason="timeout",
+            happened_at=NOW,
+        )
+    ]
+
+
+def test_what_was_done_is_written_as_it_was() -> None:
+    book = a_book()
+    do(book, instruction("collect", "C1"))
+    assert book.written == [
+        Entry(
+            bank="icbc",
+            number="C1",
+            step=0,
+            order_id=ORDER,
+            kind="collect",
+            outcome="paid",
+            amount_fen=1000,
+            from_account="",
+            to_account=SUPERVISED,
+            refund_of=None,
+            reference=f"B{derived_id('bank', 'icbc', 'C1', 0).hex}",
+            reason="",
+            happened_at=NOW,
+        )
+    ]
+
+
+def test_money_that_comes_unasked_is_an_entry_like_a_collection() -> None:
+    entry = money_in("icbc", SUPERVISED, "X1", 500, NOW)
+    assert entry == Entry(
+        bank="icbc",
+        number="X1",
+        step=0,
+        order_id=None,
+        kind="collect",
+        outcome="paid",
+        amount_fen=500,
+        from_account="",
+        to_account=SUPERVISED,
+        refund_of=None,
+        reference=f"B{derived_id('bank', 'icbc', 'X1', 0).hex}",
+        reason="",
+        happened_at=NOW,
+    )
+    again = money_in("icbc", SUPERVISED, "X1", 500, NOW, step=1, order_id=ORDER)
+    assert (again.step, again.order_id, again.reference == entry.reference) == (1, ORDER, False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        (instruction("collect", "C1"), [SUPERVISED]),
+        (instruction("payout", "P1"), [SUPERVISED, INSTITUTION]),
+        (instruction("payout", "P1", counter_account=""), [SUPERVISED]),
+        (instruction("refund", "R1", counter_account=INSTITUTION), [SUPERVISED]),
+    ],
+)
+def test_the_accounts_of_an_instruction_are_those_its_money_may_move_on(asked: Instruct, names: list[str]) -> None:
+    assert accounts_of(asked) == [("icbc", name) for name in names]
+
+
+def test_only_money_that_came_in_is_paid_back() -> None:
+    book = a_book(supervised_fen=5000)
+    do(book, instruction("collect", "C1"), behaviour("refuse"))
+    do(book, instruction("payout", "P1", counter_account=INSTITUTION))
+    for number in ("C1", "P1"):
+        assert only(do(book, instruction("refund", f"R{number}", refund_of=number))).reason == "refund_of_unknown"
+
+
+def test_a_payout_takes_nothing_from_what_can_be_paid_back() -> None:
+    book = a_book(supervised_fen=5000)
+    do(book, instruction("collect", "C1"))
+    do(book, instruction("payout", "P1", refund_of="C1"))
+    assert outcomes(do(book, instruction("refund", "R1"))) == ["paid"]
+
+
 # --- how it misbehaves ----------------------------------------------------------------------------------------------
 
 
@@ -175,6 +269,15 @@ def test_refuse_gives_the_reason_and_moves_nothing() -> None:
     result = only(do(book, instruction("collect", "C1"), behaviour("refuse", reason="card_blocked")))
     assert (result.outcome, result.reason) == ("refused", "card_blocked")
     assert balance(book) == 0
+
+
+def test_refuse_without_a_reason_gives_one() -> None:
+    assert only(do(a_book(), instruction("collect", "C1"), behaviour("refuse"))).reason == "refused_by_bank"
+
+
+def test_an_amount_is_wrong_only_where_that_is_the_behaviour() -> None:
+    results = do(a_book(), instruction("collect", "C1"), behaviour("repeat", delta_fen=7)).results
+    assert [result.amount_fen for result in results] == [1000, 1000]
 
 
 def test_unknown_moves_the_money_and_says_it_does_not_know_until_it_is_asked_again() -> None:
@@ -246,9 +349,10 @@ def test_a_payout_reported_paid_comes_back_as_a_new_entry() -> None:
     book = a_book(supervised_fen=1000)
     said = do(book, instruction("payout", "P1"), behaviour("return_after", seconds=60.0))
     paid = only(said)
-    assert [later.act for later in said.later] == ["return"]
+    assert [(later.act, later.due_at) for later in said.later] == [("return", NOW + timedelta(seconds=60))]
     returned = only(book.act("icbc", "P1", "return", NOW + timedelta(seconds=60)))
     assert (returned.outcome, returned.kind, returned.number) == ("returned", "payout", "P1")
+    assert (paid.reason, returned.reason) == ("", "account_closed")
     assert returned.reference != paid.reference
     assert (balance(book), balance(book, INSTITUTION)) == (1000, 0)
     assert book.act("icbc", "P1", "return", NOW) == Said()
@@ -337,6 +441,36 @@ def test_the_narrowest_behaviour_is_met_first_and_among_equals_the_oldest() -> N
 @pytest.mark.parametrize("name", ["refuse", "pay_twice", "wrong_amount", "accept_first"])
 def test_what_changes_the_money_does_not_meet_a_number_that_was_done(name: Name) -> None:
     assert meet([behaviour(name)], instruction("collect", "C1"), new_id(), known=True) is None
+
+
+def test_one_for_a_kind_is_narrower_than_one_for_all() -> None:
+    general, collecting = behaviour("slow"), behaviour("refuse", kind="collect")
+    assert meet([general, collecting], instruction("collect", "C1"), new_id(), known=False) is collecting
+
+
+def test_a_behaviour_meets_where_it_makes_sense() -> None:
+    assert {"wrong_amount": {"collect"}, "return_after": {"payout", "refund"}} == KINDS_OF
+    assert {"refuse", "pay_twice", "wrong_amount", "accept_first", "return_after"} == MONEY
+    for kind, number in (("payout", "P1"), ("refund", "R1")):
+        assert meet([behaviour("wrong_amount")], instruction(kind, number), new_id(), known=False) is None
+        assert meet([behaviour("return_after")], instruction(kind, number), new_id(), known=False) is not None
+
+
+def test_a_new_behaviour_meets_everything_once_and_changes_no_figure() -> None:
+    new = behaviour("slow")
+    assert (new.kind, new.order_id, new.number_prefix, new.percentage, new.times_left) == ("", None, "", 100, 1)
+    assert (new.seconds, new.delta_fen, new.reason) == (0.0, 0, "")
+
+
+def test_the_lot_of_a_message_is_known_and_below_the_percentage_is_met() -> None:
+    def met(percentage: int) -> bool:
+        one = Behaviour(UUID(int=1), "silent", percentage=percentage)
+        return meet([one], instruction("collect", "C1"), UUID(int=2), known=False) is not None
+
+    assert [percentage for percentage in range(101) if met(percentage)] == list(range(LOT + 1, 101))
+    lots = [UUID(int=n) for n in range(3000)]
+    hundredth = behaviour("silent", percentage=99, times_left=None)
+    assert any(meet([hundredth], instruction("collect", "C1"), id_, known=False) is None for id_ in lots)
 
 
 def test_a_percentage_meets_about_so_many_and_the_same_message_always_alike() -> None:

@@ -1,5 +1,6 @@
 """The rules of catalog: who may be listed, what may be offered, who gets a seat."""
 
+import json
 from datetime import UTC, datetime, time, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -56,6 +57,29 @@ def test_a_new_institution_has_applied_and_its_history_begins() -> None:
     assert institution.disclosed == ask.disclosure
     assert (change.change_no, change.state, change.authority, change.changed_at) == (1, "applied", AUTHORITY, NOW)
     assert change.disclosure == institution.disclosure
+    assert (institution.state_reason, institution.state_since, change.reason) == ("", NOW, "")
+
+
+def test_what_is_disclosed_stands_in_rows_as_json_with_its_times_in_utc() -> None:
+    licences = tuple(
+        one.model_copy(update={name: getattr(one, name).astimezone(SHANGHAI) for name in ("valid_from", "valid_until")})
+        for one in disclosure(NOW).licences
+    )
+    institution, change = domain.register(registration(NOW, disclosure=disclosure(NOW, licences=licences)), "a", NOW)
+    assert json.loads(json.dumps(change.disclosure)) == institution.disclosure
+    (stored,) = institution.disclosure["licences"]
+    assert (stored["valid_from"], stored["valid_until"]) == ("2025-03-02T01:00:00Z", "2027-03-02T01:00:00Z")
+    assert institution.account == institution.disclosure["account"]
+
+
+def test_a_sale_needs_all_licences_so_the_latest_beginning_and_the_earliest_end_count() -> None:
+    licences = (licence(timedelta(-9), timedelta(5)), licence(timedelta(-3), timedelta(9)))
+    institution = listed(disclosure=disclosure(NOW, licences=licences))
+    assert institution.licensed_from == NOW - timedelta(days=3)
+    assert institution.licensed_until == NOW + timedelta(days=5)
+    domain.check_may_sell(institution, NOW - timedelta(days=3))
+    with pytest.raises(Refused):
+        domain.check_may_sell(institution, NOW - timedelta(days=3, microseconds=1))
 
 
 def test_a_code_is_stored_as_it_is_written_on_paper() -> None:
@@ -83,16 +107,29 @@ def test_no_reason_makes_a_code_of_other_signs(code: str) -> None:
     assert caught.value.code == "uscc_invalid"
 
 
+def test_a_code_with_a_reason_has_18_signs_at_most_once_it_is_folded() -> None:
+    assert applied(uscc="A" * 18, uscc_override_reason="证照原件如此").uscc == "A" * 18
+    with pytest.raises(Refused) as caught:
+        applied(uscc="A" * 17 + "㎏", uscc_override_reason="证照原件如此")  # one sign that folds into two
+    assert caught.value.code == "uscc_invalid"
+
+
 def test_a_blank_reason_overrides_nothing() -> None:
     with pytest.raises(Refused):
         applied(uscc="123", uscc_override_reason="  ")
 
 
-@pytest.mark.parametrize("name", ["\u200b\u200b", "㌖" * 60])
+@pytest.mark.parametrize("name", ["\u200b\u200b", "㌖" * 60, "荷" * 99 + "㎏"])
 def test_a_name_that_cannot_be_looked_up_is_refused(name: str) -> None:
     with pytest.raises(Refused) as caught:
         applied(name=name)
     assert caught.value.code == "request_invalid"
+    assert [fault.field for fault in caught.value.errors] == ["name"]
+
+
+@pytest.mark.parametrize("length", [1, 100])
+def test_a_name_may_be_as_short_or_long_as_the_limits(length: int) -> None:
+    assert len(applied(name="荷" * length).name_key) == length
 
 
 def test_names_are_compared_without_width_case_and_spaces() -> None:
@@ -123,6 +160,7 @@ def test_listing_names_every_part_that_is_not_disclosed() -> None:
         domain.change_state(institution, "listed", "符合条件", AUTHORITY, NOW)
     assert caught.value.code == "institution_undisclosed"
     assert {fault.field for fault in caught.value.errors} == {f"disclosure.{part}" for part in ALL_PARTS}
+    assert {fault.code for fault in caught.value.errors} == {"institution_undisclosed"}
     assert institution.state == "applied"
 
 
@@ -242,6 +280,16 @@ def test_nothing_is_sold_from_the_moment_one_of_the_licences_has_run_out() -> No
     assert caught.value.code == "institution_not_listed"
 
 
+def test_what_is_disclosed_anew_is_a_row_of_the_history() -> None:
+    institution = listed()
+    later = NOW + timedelta(days=1)
+    change = domain.disclose(institution, disclosure(NOW, venue="新址"), "迁址", "authority-2", later)
+    assert change is not None
+    assert (change.change_no, change.state, change.reason, change.authority) == (3, "listed", "迁址", "authority-2")
+    assert (change.changed_at, change.disclosure) == (later, institution.disclosure)
+    assert institution.disclosed.venue == "新址"
+
+
 # --- courses ------------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +312,8 @@ def test_times_typed_in_another_zone_are_stored_in_utc() -> None:
     course = published(listed(), lessons=tuple(here))
     assert course.lessons[0]["starts_at"].endswith("Z")
     assert course.plan == weekly(NOW, 2)
+    there = [at.model_copy(update={"ends_at": at.ends_at.astimezone(SHANGHAI)}) for at in weekly(NOW, 2)]
+    assert all(one["ends_at"].endswith("Z") for one in published(listed(), lessons=tuple(there)).lessons)
 
 
 @pytest.mark.parametrize("state", ["applied", "suspended", "closed"])
@@ -353,11 +403,53 @@ def test_wrong_numbers_are_named_beside_the_broken_limits() -> None:
     refused = refused_offer(listed(), lessons=lessons, price_fen=600_000)
     assert refused.code == "course_limit_price"
     assert {fault.code for fault in refused.errors} == {"course_limit_price", "request_invalid"}
+    assert refused.figures == {
+        "lessons": 2,
+        "price_fen": 600_000,
+        "faults": 3,
+        "max_lessons": 60,
+        "max_charge_fen": 500_000,
+        "max_span_months": 3,
+    }
+    assert refused.detail.startswith("一次收费 6,000.00 元")
+
+
+def test_of_many_wrong_numbers_twenty_are_named() -> None:
+    lessons = tuple(lesson.model_copy(update={"lesson_no": 99}) for lesson in plan([NOW] * 25))
+    faults = refused_offer(listed(), lessons=lessons).errors
+    assert sum(fault.field.endswith(".lesson_no") for fault in faults) == 20
+
+
+def test_lessons_at_the_same_time_are_in_order_and_refused_for_that_alone() -> None:
+    at = weekly(NOW, 1)[0].starts_at
+    refused = refused_offer(listed(), lessons=plan([at, at]))
+    assert [fault.code for fault in refused.errors] == ["course_time_of_day"]
 
 
 def test_a_course_that_has_begun_is_not_published() -> None:
     refused = refused_offer(listed(), lessons=plan([NOW, NOW + timedelta(days=1)]))
     assert refused.code == "course_started"
+    assert [fault.field for fault in refused.errors] == ["lessons.0.starts_at"]
+
+
+@pytest.mark.parametrize(("year", "far"), [(1999, True), (2000, False), (2199, False), (2200, True)])
+def test_a_course_is_planned_for_this_century_or_the_next(year: int, far: bool) -> None:
+    good = weekly(NOW, 1)[0]
+    moments = {"starts_at": good.starts_at.replace(year=year), "ends_at": good.ends_at.replace(year=year)}
+    lessons = (good.model_copy(update=moments),)
+    refused = refused_offer(listed(), lessons=lessons, sells_from=moments["starts_at"], price_fen=600_000)
+    if far:
+        assert [fault.field for fault in refused.errors] == ["sells_from", "lessons.0.starts_at", "lessons.0.ends_at"]
+        assert {fault.code for fault in refused.errors} == {"request_invalid"} == {refused.code}
+    else:
+        assert refused.code != "request_invalid"
+
+
+def test_of_many_far_times_twenty_are_named() -> None:
+    lessons = tuple(
+        lesson.model_copy(update={"starts_at": datetime(9999, 1, 1, tzinfo=UTC)}) for lesson in plan([NOW] * 25)
+    )
+    assert len(refused_offer(listed(), lessons=lessons).errors) == 20
 
 
 @pytest.mark.parametrize("year", [1, 9999])
@@ -467,7 +559,8 @@ def refused_seat(call: Any, *arguments: Any) -> str:
 
 def test_the_last_seat_is_reserved_once() -> None:
     book = book_of()
-    book.reserve(ONE, COURSE, ACCOUNT, LATER)
+    assert book.reserve(ONE, COURSE, ACCOUNT, LATER) is book.made[ONE]
+    assert book.made[ONE] == reservation("reserved")
     assert refused_seat(book.reserve, TWO, COURSE, ACCOUNT, LATER) == "course_full"
     assert (book.courses[COURSE].reserved, list(book.made)) == (1, [ONE])
 
@@ -491,11 +584,23 @@ def test_an_order_that_has_ended_reserves_nothing_more(state: str) -> None:
 def test_a_reservation_that_comes_after_its_order_was_given_back_is_refused() -> None:
     book = book_of()
     assert book.give_back(ONE, "cancelled")
-    assert book.made[ONE].course_id is None
+    assert book.made[ONE] == Reservation(ONE, None, "given_back", None, None, "cancelled", NOW)
     assert refused_seat(book.standing, ONE, COURSE) == "seat_expired"
     assert refused_seat(book.take, ONE) == "seat_expired"
     assert refused_seat(book.extend, ONE, LATER) == "seat_expired"
     assert not book.give_back(ONE, "cancelled")
+
+
+def test_what_becomes_of_a_seat_is_noted_with_its_time_and_reason() -> None:
+    after = NOW + timedelta(minutes=1)
+    book = book_of(reservation("reserved"), now=after)
+    assert book.take(ONE)
+    assert book.changed[ONE] == Reservation(ONE, COURSE, "taken", LATER, ACCOUNT, "", after)
+    assert book.give_back(ONE, "refunded")
+    assert book.changed[ONE] == Reservation(ONE, COURSE, "given_back", LATER, ACCOUNT, "refunded", after)
+    book = book_of(reservation("reserved"), now=after)
+    assert book.extend(ONE, LATER + timedelta(hours=1))
+    assert book.changed[ONE] == Reservation(ONE, COURSE, "reserved", LATER + timedelta(hours=1), ACCOUNT, "", after)
 
 
 def test_a_seat_is_sold_once_however_often_it_is_asked_for() -> None:

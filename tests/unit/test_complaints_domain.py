@@ -106,6 +106,18 @@ def test_a_complaint_on_the_order_of_another_family_is_forbidden() -> None:
     assert caught.value.code == "actor_forbidden"
 
 
+def test_which_ends_are_ends_and_which_columns_a_step_may_change() -> None:
+    assert {"rejected", "mediated", "filed", "unfounded", "terminated"} == domain.CLOSED
+    filed, worked = a_filing(), a_filing()
+    worked.filing_id, worked.account_id = filed.filing_id, filed.account_id
+    due = worked.act_by
+    assert due is not None
+    pass_deadline(worked, "submitted", CLOCKS, due)
+    step_on(worked, "transferred", due)
+    changed = {name for name in Filing.__slots__ if getattr(filed, name) != getattr(worked, name)}
+    assert changed | {"overdue"} == set(domain.CHANGING)
+
+
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 
@@ -113,6 +125,7 @@ def test_a_number_says_what_it_is_and_when_and_then_sixty_bits_that_nobody_guess
     day = domain.submitted_on(datetime(2026, 11, 22, 16, 30, tzinfo=UTC))  # already the 23rd in Shanghai
     assert filing_number("complaint", bytes(32), day) == "TS20261123-000000-000000"
     assert filing_number("report", b"\xff" * 32, day) == "JB20261123-ZZZZZZ-ZZZZZZ"
+    assert filing_number("report", bytes(8) + b"\xff" * 24, day) == filing_number("report", bytes(32), day)
     seen = {filing_number("report", (n << 4).to_bytes(8), day) for n in range(5000)}
     assert len(seen) == 5000
     for bit in range(60):
@@ -192,6 +205,7 @@ def test_a_transfer_says_where_to_and_no_other_step_does(state: FilingState, to:
     with pytest.raises(Refused) as caught:
         move(filing, state, "移送", to=to, decided_by="wujin", clocks=CLOCKS, now=NOW)
     assert caught.value.code == "request_invalid"
+    assert [error.field for error in caught.value.errors] == ["transferred_to"]
     assert (filing.state, filing.steps) == ("submitted", 1)
 
 
@@ -199,13 +213,32 @@ def test_a_transfer_changes_who_handles_it_and_begins_the_clock_anew() -> None:
     filing = a_filing()
     step_on(filing, "transferred", NOW + timedelta(days=3))
     assert (filing.department, filing.hotline, filing.hops) == ("武进区市场监督管理局", "", 1)
+    assert filing.overdue == 0
     assert filing.act_by == datetime(2026, 3, 16, 16, tzinfo=UTC)  # 7 working days after Thursday the 5th
+
+
+def test_what_was_late_before_a_transfer_is_not_held_against_who_is_handed_it() -> None:
+    filing = a_filing()
+    assert filing.act_by is not None
+    pass_deadline(filing, "submitted", CLOCKS, filing.act_by)
+    assert filing.overdue == 1
+    step_on(filing, "transferred")
+    assert filing.overdue == 0
+
+
+def test_the_first_line_of_the_history_is_the_filing_itself() -> None:
+    filing = a_filing()
+    filing.steps = 0
+    assert start(filing, CLOCKS, NOW) == domain.Step(
+        filing.filing_id, 0, "", "submitted", False, "", "武进区文体广电和旅游局", "", NOW
+    )
 
 
 def test_every_step_is_a_line_of_the_history() -> None:
     filing = a_filing()
     first = step_on(filing, "accepted", reason="属实")
-    assert (first.step_no, first.reason, first.decided_by) == (1, "属实", "wujin")
+    assert (first.step_no, first.reason, first.decided_by, first.overdue) == (1, "属实", "wujin", False)
+    assert (first.filing_id, first.happened_at, first.department) == (filing.filing_id, NOW, filing.department)
     assert step_on(filing, "in_progress").step_no == 2
     assert filing.steps == 3
 
@@ -246,6 +279,14 @@ def test_a_report_is_checked_in_fifteen_working_days_and_fifteen_more() -> None:
     assert filing.act_by == add_working_days(first, 15)
 
 
+def test_the_second_period_of_a_check_is_the_extension() -> None:
+    clocks = ComplaintClocks(check_working_days=3, check_extension_working_days=5)
+    filing = a_filing("report", "accepted")
+    assert domain.clock_working_days(clocks, filing) == 3
+    filing.overdue = 1
+    assert domain.clock_working_days(clocks, filing) == 5
+
+
 def test_a_deadline_that_passes_is_noted_once_and_a_new_one_set() -> None:
     filing = a_filing()
     due = filing.act_by
@@ -254,6 +295,7 @@ def test_a_deadline_that_passes_is_noted_once_and_a_new_one_set() -> None:
     step = pass_deadline(filing, "submitted", CLOCKS, due)
     assert step is not None
     assert (step.overdue, step.from_state, step.to_state, step.decided_by) == (True, "submitted", "submitted", "")
+    assert (step.reason, step.happened_at) == ("", due)
     assert filing.act_by == add_working_days(due, 7)
     assert filing.overdue == 1
     assert pass_deadline(filing, "submitted", CLOCKS, due) is None

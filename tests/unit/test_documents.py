@@ -9,6 +9,7 @@ from shared.documents import (
     Document,
     DocumentType,
     Sex,
+    card_check_digit,
     check_document,
     check_uscc,
     mask,
@@ -33,6 +34,74 @@ def refused(type: DocumentType | str, number: str, **typed: object) -> Refused:
         check_document(type, number, **typed)  # type: ignore[arg-type]
     assert caught.value.code == "document_invalid"
     return caught.value
+
+
+# The codes of GB/T 2260 for provinces that issue the card.
+PROVINCES = {
+    *(11, 12, 13, 14, 15, 21, 22, 23, 31, 32, 33, 34, 35, 36, 37, 41, 42, 43, 44, 45, 46),
+    *(50, 51, 52, 53, 54, 61, 62, 63, 64, 65, 71),
+}
+
+
+def card(first_17: str) -> str:
+    return first_17 + card_check_digit(first_17)
+
+
+def test_the_kinds_are_words_that_rows_and_gateways_hold() -> None:
+    assert [kind.value for kind in DocumentType] == [
+        "resident_identity_card",
+        "hk_macao_taiwan_residence_permit",
+        "hk_macao_travel_permit",
+        "taiwan_travel_permit",
+        "foreign_permanent_resident_card",
+        "passport",
+        "birth_certificate",
+    ]
+
+
+def test_a_resident_card_is_of_a_province_there_is() -> None:
+    for number in range(100):
+        of_area = card(f"{number:02}040220150601123")
+        if number in PROVINCES:
+            assert check_document(CARD, of_area).number == of_area
+        else:
+            assert refused(CARD, of_area).errors[0].message == "证件号码的地区代码不正确"
+
+
+@pytest.mark.parametrize("area", ["810000", "820000", "830000"])
+def test_the_three_areas_of_residence_permits(area: str) -> None:
+    number = card(f"{area}19900101001")
+    assert check_document(PERMIT, number).number == number
+    assert refused(CARD, number).errors[0].field == "type"
+
+
+def test_nobody_was_born_before_1900() -> None:
+    found = refused(CARD, card("11010518991231002"))
+    assert (found.errors[0].field, found.errors[0].message) == ("number", "证件号码中的出生日期不存在")
+    for no_day in ("19491331", "20230229", "20230431"):
+        assert refused(CARD, card(f"110105{no_day}002")).errors[0].message == "证件号码中的出生日期不存在"
+    first = card("11010519000101002")
+    assert check_document(CARD, first).number == first
+
+
+def test_a_text_of_64_characters_is_read_and_a_longer_one_is_not() -> None:
+    assert check_document(CARD, " " * (64 - 18) + SPECIMEN).number == SPECIMEN
+    for unreadable in (" " * (65 - 18) + SPECIMEN, "", " "):
+        assert refused(CARD, unreadable).errors[0].message == "证件号码格式不正确"
+    assert refused(DocumentType.PASSPORT, " " * 60 + "E12345678").errors[0].message == "证件号码格式不正确"
+
+
+def test_the_birth_date_of_an_old_permanent_card_is_a_day_of_some_year() -> None:
+    for number in ("CAN110096022910", "CAN110081123110", "CAN110081081010"):
+        assert check_document(FOREIGN, number).number == number
+    for number in ("CAN110096023010", "CAN110081310110", "CAN110081043110"):
+        assert "出生日期不存在" in refused(FOREIGN, number).detail
+
+
+def test_a_kind_that_is_none_is_refused_at_its_field() -> None:
+    found = refused("driving_licence", "E12345678")
+    assert [(fault.field, fault.message) for fault in found.errors] == [("type", "不支持的证件类型")]
+    assert found.detail == "不支持的证件类型"
 
 
 @pytest.mark.parametrize(
@@ -157,6 +226,9 @@ def test_no_refusal_and_no_repr_repeats_the_number() -> None:
 def test_masks_hide_the_birth_date_and_keep_the_length() -> None:
     assert mask(BOY) == "320*************34"
     assert mask("E12345678") == "E*******8"
+    assert mask("1" * 14) == "1************1"
+    assert mask("1" * 15) == "111**********11"
+    assert mask("1234") == "1**4"
     assert mask("123") == "***"
     assert mask("") == ""
 
@@ -184,6 +256,7 @@ def test_what_is_no_mainland_mobile_is_refused(typed: str) -> None:
     with pytest.raises(Refused) as caught:
         normalise_phone(typed)
     assert caught.value.code == "phone_invalid"
+    assert [fault.field for fault in caught.value.errors] == ["phone"]
     assert typed == "" or typed not in f"{caught.value!r}{caught.value.errors}"
 
 
@@ -214,3 +287,4 @@ def test_a_wrong_credit_code_is_refused(code: str) -> None:
     with pytest.raises(Refused) as caught:
         check_uscc(code)
     assert caught.value.code == "uscc_invalid"
+    assert [fault.field for fault in caught.value.errors] == ["uscc"]

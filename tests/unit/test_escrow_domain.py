@@ -84,6 +84,22 @@ def refused(code: str, decide: Any, *arguments: Any) -> Refused:
     return caught.value
 
 
+def test_what_stands_in_rows_and_what_banks_are_asked_after_is_fixed() -> None:
+    assert (PENDING, RESOLVED, MOST_ATTEMPTS) == (1, 2, 35)
+    assert (timedelta(minutes=5), timedelta(hours=6)) == (ASK_AGAIN_AFTER, ASK_AGAIN_AT_MOST)
+    assert (timedelta(minutes=30), timedelta(days=1)) == (RETRY_REFUSED_AFTER, RETRY_REFUSED_AT_MOST)
+    assert {"unknown_number", "wrong_amount", "late", "double"} == SUSPENSE
+
+
+def test_a_new_account_expects_its_money_and_a_new_instruction_has_been_answered_by_nobody() -> None:
+    new = Account(ORDER, uuid4(), uuid4(), "icbc", "S-1", "P-1", PRICE_FEN, LESSONS, "alipay", LATER, NOW)
+    assert (new.state, new.reason, new.paid_reference, new.suspensions) == ("collecting", "", "", 0)
+    assert balances(new) == {}
+    told = Instruction(ORDER, 0, "collect", PRICE_FEN, NOW)
+    assert (told.attempt, told.turn, told.state, told.reference, told.asks) == (0, 0, "sent", "", 0)
+    assert told.returned == []
+
+
 # --- movements --------------------------------------------------------------------------------------------------------
 
 
@@ -351,6 +367,21 @@ def test_money_that_came_unasked_is_suspense_and_money_that_went_unasked_is_for_
 ) -> None:
     assert judge_unknown(kind, answer(outcome, 100)) == verdict
     assert (verdict in SUSPENSE) == (kind == "collect" or outcome != "paid")
+
+
+def test_a_word_that_is_no_outcome_is_for_a_person() -> None:
+    assert judge_outgoing(instruction(), answer("lost", LESSON_FEN)) == "conflict"
+    assert judge_collect(account(), instruction("collect"), answer("returned", PRICE_FEN)) == "conflict"
+
+
+def test_a_payment_that_comes_back_again_and_again_is_a_new_turn_each_time() -> None:
+    one, told = account("held", held_fen=PRICE_FEN - LESSON_FEN, releasing_fen=LESSON_FEN), instruction()
+    for turn in (1, 2, 3):
+        settle(one, told, f"R-{turn}", NOW)
+        back = come_back(one, told, LATER)
+        assert (back.turn, back.phase, back.debit, back.credit) == (turn, PENDING, "released", "releasing")
+        assert (told.turn, told.state, told.reference) == (turn, "refused", "")
+    assert told.returned == ["R-1", "R-2", "R-3"]
 
 
 # --- asking again -----------------------------------------------------------------------------------------------------

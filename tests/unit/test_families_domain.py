@@ -1,6 +1,6 @@
 """Families: what is taken as a child and a signer, what is shown of them, what a contract prints."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -60,8 +60,9 @@ def test_the_version_of_the_agreement_is_taken_as_given() -> None:
     assert domain.agreed_version(" 2026-09 ") == "2026-09"
 
 
-def test_a_token_that_stands_in_clear_lives_shorter_than_a_sealed_one() -> None:
-    assert domain.CLEAR_TOKEN_SECONDS < domain.SEALED_TOKEN_SECONDS
+def test_a_token_that_stands_in_clear_lives_half_a_day_and_a_sealed_one_thirty_days() -> None:
+    assert timedelta(seconds=domain.CLEAR_TOKEN_SECONDS) == timedelta(hours=12)
+    assert timedelta(seconds=domain.SEALED_TOKEN_SECONDS) == timedelta(days=30)
 
 
 # --- children -----------------------------------------------------------------------------------------------------
@@ -89,6 +90,12 @@ def test_a_child_whose_document_disagrees_is_refused_with_the_field(changes: dic
     assert [fault.field for fault in found.errors] == [field]
 
 
+def test_a_child_born_tomorrow_is_refused_whatever_its_document_says() -> None:
+    passport = {"document_type": DocumentType.PASSPORT, "document_number": "E12345678", "birth_date": "2026-11-24"}
+    found = refused("document_invalid", domain.checked_child, BOY.model_copy(update=passport), TODAY)
+    assert [fault.field for fault in found.errors] == ["birth_date"]
+
+
 def test_a_child_born_today_is_taken() -> None:
     passport = {"document_type": DocumentType.PASSPORT, "document_number": "E12345678", "birth_date": str(TODAY)}
     assert domain.checked_child(BOY.model_copy(update=passport), TODAY).birth_date == str(TODAY)
@@ -98,6 +105,12 @@ def test_a_refusal_never_repeats_the_number() -> None:
     wrong = BOY.model_copy(update={"document_number": "320402201506011235"})
     found = refused("document_invalid", domain.checked_child, wrong, TODAY)
     assert "320402201506011235" not in f"{found!r}{found.errors}{found.detail}"
+
+
+def test_a_new_child_is_of_the_family() -> None:
+    of, mine = family(), child()
+    assert domain.add_child(of, mine, BOY, recorded=None)
+    assert of.child_ids == {mine.child_id}
 
 
 def test_the_same_child_again_is_no_change() -> None:
@@ -110,7 +123,8 @@ def test_the_same_child_again_is_no_change() -> None:
 def test_an_id_that_stands_for_another_child_is_refused() -> None:
     mine = child()
     other = BOY.model_copy(update={"name": "张小红"})
-    refused("idempotency_conflict", domain.add_child, family(mine), mine, other, BOY)
+    found = refused("idempotency_conflict", domain.add_child, family(mine), mine, other, BOY)
+    assert found.detail == "child_id"
 
 
 def test_a_document_is_recorded_once_in_a_family() -> None:
@@ -136,7 +150,8 @@ def test_a_repeat_of_the_tenth_child_is_no_change_either() -> None:
 
 
 def test_a_signer_is_kept_with_everything_in_one_form() -> None:
-    kept = domain.checked_signer(MOTHER)
+    kept = domain.checked_signer(MOTHER.model_copy(update={"name": " 李\t华 "}))
+    assert kept.name == "李 华"
     assert kept.phone == "+8613912345678"
     assert kept.document_number == "11010519491231002X"
     assert kept.address == "常州市天宁区 和平路 1 号"
@@ -173,6 +188,7 @@ def test_each_other_signer_is_a_new_version_and_the_same_one_is_not() -> None:
 
 def test_a_family_says_what_a_purchase_still_needs() -> None:
     of = family()
+    assert of.signer_version == 0
     assert list(of.missing) == ["child", "signer"]
     assert of.account is not None
     domain.next_signer(of, of.account, MOTHER, None, "one", NOW)

@@ -70,6 +70,8 @@ def test_an_amount_beyond_the_limit_is_refused() -> None:
 def test_a_message_accepts_whole_fen_only(amount: object) -> None:
     with pytest.raises(ValidationError):
         Charge.model_validate({"total": amount, "part": 1})
+    with pytest.raises(ValidationError):
+        Charge.model_validate({"total": 1, "part": amount})
 
 
 def test_a_payment_of_nothing_is_not_positive() -> None:

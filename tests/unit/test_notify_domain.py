@@ -1,5 +1,6 @@
 """The rules of notify: limits of codes, what a typed code is worth, the life of an SMS."""
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -55,6 +56,14 @@ def notice(now: datetime, phone: str | None = "encrypted phone", lives: timedelt
     return notice_sms(uuid4(), made, phone, now)
 
 
+def test_states_and_lanes_are_words_that_rows_hold() -> None:
+    assert [state.value for state in ChallengeState] == ["open", "used", "killed"]
+    assert [lane.value for lane in Lane] == ["code", "notice"]
+    assert [state.value for state in SmsState] == [
+        "no_contact", "queued", "sending", "sent", "failed", "unknown", "dropped",
+    ]  # fmt: skip
+
+
 class TestLimits:
     def test_the_first_code_is_free(self) -> None:
         check_limits(RULES, NOON, [[], [], []])
@@ -96,6 +105,14 @@ class TestLimits:
 
 
 class TestTyping:
+    def test_a_new_challenge_is_open_and_nobody_has_tried(self) -> None:
+        one = challenge()
+        assert (one.purpose, one.phone, one.phone_hash, one.code_hash) == (
+            "sign_in", "encrypted phone", b"phone", b"code",
+        )  # fmt: skip
+        assert (one.state, one.tries, one.sent_at) == (ChallengeState.OPEN, 0, NOON)
+        assert (one.resend_after, one.expires_at) == (NOON + s(60), NOON + s(300))
+
     def test_the_right_code_gives_the_phone_once(self) -> None:
         one = challenge()
         assert try_code(one, True, RULES, NOON + s(299)) == "encrypted phone"
@@ -130,6 +147,47 @@ class TestTyping:
 
 
 class TestSms:
+    def test_an_sms_says_to_whom_what_and_why(self) -> None:
+        made, sms = challenge(), sms_of_code()
+        assert (sms.purpose, sms.params, sms.recipient) == ("code.sign_in", {"minutes": "5"}, "recipient")
+        assert (sms.phone, sms.code, sms.lane) == ("encrypted phone", "encrypted code", Lane.CODE)
+        assert (sms.state, sms.created_at, sms.not_before, sms.expires_at) == (
+            SmsState.QUEUED, made.sent_at, made.sent_at, made.expires_at,
+        )  # fmt: skip
+        told = notice(NOON)
+        assert (told.purpose, told.subject, told.params) == ("contract.waiting", "order", {"title": "画画"})
+        assert (told.recipient, told.phone, told.code) == (str(UUID(int=1)), "encrypted phone", None)
+        for one in (sms, told):
+            assert (one.reason, one.provider, one.tries) == ("", "", 0)
+            assert (one.claim, one.claimed_at, one.finished_at) == (None, None, None)
+            assert (one.correlationid, one.causationid, one.traceparent) == (
+                CAUSE.correlationid, CAUSE.causationid, CAUSE.traceparent,
+            )  # fmt: skip
+
+    def test_all_that_the_life_of_an_sms_changes_is_written(self) -> None:
+        new, sms = sms_of_code(), sms_of_code()
+        domain.claim(sms, uuid4(), NOON, NOON)
+        claimed = dataclasses.replace(sms)
+        domain.postpone(sms, NOON, "flow", None)
+        domain.end(sms, SmsState.SENT, "", NOON, "file")
+        seen = {
+            field.name
+            for field in dataclasses.fields(Sms)
+            for one in (claimed, sms)
+            if getattr(new, field.name) != getattr(one, field.name)
+        }
+        assert seen - {"id", "subject"} | {"reason"} == set(domain.SMS_CHANGES)
+        assert len(domain.SMS_CHANGES) == 10
+
+    def test_one_that_nobody_has_sent_has_no_provider(self) -> None:
+        sms = sms_of_code()
+        domain.end(sms, SmsState.DROPPED, "late", NOON)
+        assert sms.provider == ""
+
+    def test_a_notice_that_would_come_just_when_it_is_useless_is_dropped(self) -> None:
+        assert notice(NIGHT, lives=MORNING - NIGHT).state is SmsState.DROPPED
+        assert notice(NIGHT, lives=MORNING - NIGHT + s(1)).state is SmsState.QUEUED
+
     def test_a_code_goes_out_at_any_hour(self) -> None:
         made = open_challenge(uuid4(), "sign_in", "p", (b"", b""), RULES, NIGHT)
         assert code_sms(uuid4(), made, "r", "c", 5, CAUSE).not_before == NIGHT
@@ -156,6 +214,7 @@ class TestSms:
         sms = sms_of_code()
         assert not domain.claim(sms, uuid4(), NOON, NOON + s(300))
         assert (sms.state, sms.code, sms.phone) == (SmsState.DROPPED, None, None)
+        assert (sms.reason, sms.finished_at) == ("late", NOON + s(300))
 
     @pytest.mark.parametrize("state", [SmsState.SENT, SmsState.FAILED, SmsState.UNKNOWN, SmsState.DROPPED])
     def test_phone_and_code_go_when_it_is_over(self, state: SmsState) -> None:

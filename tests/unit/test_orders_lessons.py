@@ -45,6 +45,12 @@ def assert_refused(code: str, one: Lesson, decide: Any) -> Refused:
     return caught.value
 
 
+def test_a_new_lesson_is_planned_and_nobody_has_said_anything() -> None:
+    new = Lesson(ORDER_ID, 1, ENDS_AT - timedelta(hours=1), ENDS_AT, 10_000)
+    assert (new.state, new.confirmed_by, new.objection) == ("planned", "", "")
+    assert (new.applied_at, new.answer_by, new.answered_at) == (None, None, None)
+
+
 # --- planned ------------------------------------------------------------------------------------------------------
 
 

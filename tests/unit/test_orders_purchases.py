@@ -41,6 +41,13 @@ def assert_refused(code: str, one: Purchase, decide: Any) -> None:
     assert one == before, "a refusal changed the purchase"
 
 
+def test_a_new_purchase_has_cost_nothing_and_says_nothing_yet() -> None:
+    new = Purchase(UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=4), "placed", "", NOW, NOW)
+    assert (new.title, new.category, new.contract_sha256, new.method) == ("", "", "", "")
+    assert (new.price_fen, new.lessons, new.signer_version) == (0, 0, 0)
+    assert (new.institution_id, new.offer, new.signed_at) == (None, None, None)
+
+
 def test_who_signs_what_was_shown_has_signed_now() -> None:
     one = purchase("to_sign")
     assert sign(one, SHA256, NOW + timedelta(minutes=1))
@@ -67,6 +74,10 @@ def test_nobody_signs_before_there_is_a_contract_or_after_it_was_given_up(state:
 def test_a_purchase_that_ended_before_its_contract_was_drawn_cannot_be_signed() -> None:
     one = purchase("ended", contract_sha256="", signed_at=None)
     assert_refused("order_state", one, lambda one: sign(one, SHA256, NOW))
+
+
+def test_who_is_to_sign_and_was_shown_nothing_yet_is_told_that_the_contract_is_another() -> None:
+    assert_refused("contract_changed", purchase("to_sign", contract_sha256=""), lambda one: sign(one, SHA256, NOW))
 
 
 def test_a_payment_is_chosen_once_the_contract_is_signed() -> None:

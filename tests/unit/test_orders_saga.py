@@ -288,6 +288,19 @@ def test_every_row_leads_to_a_state_there_is() -> None:
         assert step.refused != "enrolled"
 
 
+def test_each_wait_is_as_long_as_it_is_meant_to_be_and_then_given_up_or_asked_again() -> None:
+    assert {step.state: (step.wait, step.when_late) for step in SAGA} == {
+        "placed": (timedelta(minutes=2), "give_up"),
+        "to_sign": (None, "give_up"),
+        "to_pay": (None, "give_up"),
+        "paying": (None, "give_up"),
+        "held": (timedelta(minutes=1), "ask_again"),
+        "cancelling": (timedelta(minutes=5), "ask_again"),
+        "refunding": (timedelta(hours=1), "ask_again"),
+    }
+    assert timedelta(minutes=2) == saga.GRACE
+
+
 def test_what_is_awaited_is_heard() -> None:
     for step in SAGA:
         assert step.awaits

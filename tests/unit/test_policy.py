@@ -1,6 +1,7 @@
 """Policy by region, category and date, and offers of courses checked against it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
@@ -8,7 +9,10 @@ import pytest
 from shared.contracts.errors import Refused
 from shared.policy import (
     MAX_ERRORS,
+    MAX_SESSIONS,
     Category,
+    CodeRules,
+    ComplaintClocks,
     Policy,
     add_months,
     check_offer,
@@ -86,14 +90,90 @@ def test_a_rule_begins_on_its_day_and_not_before() -> None:
     assert policy_for("changzhou", "学科", date(2017, 1, 1)).sources == ()
 
 
+@pytest.mark.parametrize(
+    ("region", "category", "day", "values"),
+    [
+        ("china", "体育", date(2018, 8, 22), {"max_span_months": 3, "offline_ends_by": time(20, 30)}),
+        (
+            "china",
+            "学科",
+            date(2021, 7, 24),
+            {
+                "online_ends_by": time(21),
+                "online_max_minutes": 30,
+                "online_gap_minutes": 10,
+                "subject_on_rest_days": False,
+                "subject_before_school_age": False,
+            },
+        ),
+        ("china", "学科", date(2021, 10, 21), {"max_lessons": 60, "lead_time_months": 1}),
+        ("china", "体育", date(2022, 12, 29), {"max_charge_fen": 500_000}),
+        ("china", "学科", date(2023, 3, 24), {"max_charge_fen": 500_000}),
+        ("china", "体育", date(2023, 4, 19), {"promotions_allowed": False}),
+        ("changzhou", "体育", date(2023, 4, 19), {"promotions_allowed": False}),
+    ],
+)
+def test_each_figure_is_in_force_from_its_day_on(
+    region: str, category: str, day: date, values: dict[str, object]
+) -> None:
+    before, after = policy_for(region, category, day - timedelta(days=1)), policy_for(region, category, day)
+    for name, value in values.items():
+        assert getattr(after, name) == value
+        assert getattr(before, name) == getattr(Policy(), name) != value
+
+
+@pytest.mark.parametrize(
+    ("region", "day", "mark"),
+    [
+        ("china", date(2018, 8, 22), "国办发〔2018〕80号"),
+        ("china", date(2021, 7, 24), "“双减”意见 (2021)"),
+        ("china", date(2021, 10, 21), "预收费监管工作的通知"),
+        ("china", date(2021, 10, 21), "各地实施细则"),
+        ("china", date(2022, 12, 29), "非学科类校外培训的意见"),
+        ("china", date(2023, 3, 24), "财务管理暂行办法"),
+        ("china", date(2023, 4, 19), "其他地区的促销限制"),
+        ("jiangsu", date(2022, 4, 19), "江苏省教育厅等十一部门"),
+        ("changzhou", date(2023, 4, 19), "告知书"),
+    ],
+)
+def test_each_text_is_cited_from_its_day_on(region: str, day: date, mark: str) -> None:
+    def cites(on: date) -> bool:
+        return any(mark in source for source in policy_for(region, "体育", on).sources)
+
+    assert cites(day)
+    assert not cites(day - timedelta(days=1))
+
+
+def test_sources_are_told_oldest_first_and_of_one_day_the_narrowest_last() -> None:
+    marks = ("80号", "双减”意见", "监管工作", "各地", "江苏省", "十三部门", "财务管理", "其他地区", "告知书")
+    assert [next(mark for mark in marks if mark in source) for source in ART.sources] == list(marks)
+
+
+def test_what_no_rule_says_is_as_a_new_policy_has_it() -> None:
+    new = Policy()
+    assert (new.confirm_silence_working_days, new.confirm_silence_cap_working_days) == (7, 15)
+    assert (new.refund_window_days, new.refund_silence_working_days, new.refund_return_days) == (7, 5, 15)
+    assert (new.seat_reservation_seconds, new.payment_window_seconds) == (900, 900)
+    assert new.counter_payment_window_seconds == 86_400
+    assert (new.subject_on_rest_days, new.subject_before_school_age, new.promotions_allowed) == (True, True, True)
+    assert (new.reminders_from, new.reminders_until) == (time(8), time(21))
+    assert new.codes == CodeRules(6, 300, 5, 60, 5, 10)
+    assert new.complaints == ComplaintClocks(7, 45, 15, 15, 5)
+
+
 def test_every_figure_cites_its_source() -> None:
     assert any("国办发〔2018〕80号" in source for source in ART.sources)
     assert any(source.startswith("[seed]") for source in ART.sources)
 
 
 def test_districts_follow_the_city_and_an_unknown_region_the_nation() -> None:
-    for region in ("常州市", "天宁区", "320402", "经开区", "Changzhou"):
+    towns = ("溧阳市", "金坛区", "武进区", "新北区", "天宁区", "钟楼区", "经开区")
+    codes = ("320400", "320481", "320413", "320412", "320411", "320402", "320404")
+    for region in ("常州市", *towns, *codes, "Changzhou"):
         assert policy_for(region, "文化艺术", TODAY) == ART
+    province = policy_for("jiangsu", "文化艺术", TODAY)
+    for region in ("江苏省", "320000"):
+        assert policy_for(region, "文化艺术", TODAY) == province != ART
     elsewhere = policy_for("atlantis", "文化艺术", TODAY)
     assert elsewhere.max_lessons == 60
     assert not any("常州" in s and s.startswith("[seed]") for s in elsewhere.sources)
@@ -107,8 +187,11 @@ def test_a_category_is_read_with_its_suffix_and_an_unknown_one_is_a_mistake() ->
 
 
 def test_silence_may_not_be_configured_above_its_cap() -> None:
-    with pytest.raises(ValueError, match="cap"):
-        Policy(confirm_silence_working_days=16)
+    for days in (0, 16):
+        with pytest.raises(ValueError, match="cap"):
+            Policy(confirm_silence_working_days=days)
+    for days in (1, 15):
+        assert Policy(confirm_silence_working_days=days).confirm_silence_working_days == days
 
 
 def test_an_offer_within_all_limits_passes() -> None:
@@ -121,7 +204,7 @@ def test_sixty_lessons_pass_and_sixty_one_do_not() -> None:
     assert refusal([session(d) for d in days[:60]]) is None
     found = refusal([session(d) for d in days])
     assert found is not None
-    assert codes(found) == ["course_limit_lessons"]
+    assert [(fault.field, fault.code) for fault in found.errors] == [("sessions", "course_limit_lessons")]
     assert found.figures == {
         "lessons": 61, "price_fen": 100_000, "faults": 1,
         "max_lessons": 60, "max_charge_fen": 500_000, "max_span_months": 3,
@@ -149,6 +232,16 @@ def test_three_months_from_the_thirtieth_of_november_end_with_february() -> None
     assert codes(refusal([session(first), session(date(2027, 3, 1))])) == ["course_limit_span"]
 
 
+def test_span_and_lead_time_count_from_the_day_on_which_the_first_lesson_begins() -> None:
+    over_midnight = session(date(2026, 11, 30), time(23, 30), 60)
+    assert set(codes(refusal([over_midnight, session(date(2027, 3, 1))]))) == {
+        "course_time_of_day",
+        "course_limit_span",
+    }
+    a_month_before = datetime(2026, 10, 30, tzinfo=SHANGHAI)
+    assert codes(refusal([over_midnight], sells_from=a_month_before)) == ["course_time_of_day"]
+
+
 def test_the_order_of_the_sessions_does_not_hide_the_span() -> None:
     assert codes(refusal([session(date(2027, 4, 7)), session(date(2026, 12, 7))])) == ["course_limit_span"]
 
@@ -170,34 +263,63 @@ def test_a_lesson_over_midnight_is_too_late_however_early_its_clock_reads() -> N
 def test_an_online_lesson_may_end_at_nine() -> None:
     day = date(2026, 12, 7)
     assert refusal([session(day, time(20, 30), 30)], online=True) is None
-    assert codes(refusal([session(day, time(20, 31), 30)], online=True)) == ["course_time_of_day"]
+    late = refusal([session(day, time(20, 31), 30)], online=True)
+    assert late is not None
+    assert [(fault.field, fault.code) for fault in late.errors] == [("sessions.0.ends_at", "course_time_of_day")]
+    assert late.detail == "线上培训结束时间不得晚于 21:00"
+    too_late = refusal([session(day, time(19, 31), 60)])
+    assert too_late is not None
+    assert too_late.detail == "线下培训结束时间不得晚于 20:30"
 
 
 def test_an_online_lesson_lasts_half_an_hour_with_ten_minutes_between() -> None:
     day = date(2026, 12, 7)
-    assert codes(refusal([session(day, time(18), 31)], online=True)) == ["course_time_of_day"]
+    long = refusal([session(day, time(18), 31)], online=True)
+    assert long is not None
+    assert [(fault.field, fault.code) for fault in long.errors] == [("sessions.0.ends_at", "course_time_of_day")]
     good = [session(day, time(18), 30), session(day, time(18, 40), 30)]
     assert refusal(good, online=True) is None
     tight = [session(day, time(18), 30), session(day, time(18, 39), 30)]
-    assert codes(refusal(tight, online=True)) == ["course_time_of_day"]
+    found = refusal(tight, online=True)
+    assert found is not None
+    assert [(fault.field, fault.code) for fault in found.errors] == [("sessions.1.starts_at", "course_time_of_day")]
     assert refusal(tight, online=False) is None
+    at_once = [session(day, time(18), 30), session(day, time(18, 30), 30)]
+    assert refusal(at_once, online=False) is None
+    assert refusal(at_once, online=True, policy=replace(ART, online_gap_minutes=None)) is None
 
 
 def test_two_lessons_at_the_same_time_are_refused() -> None:
     day = date(2026, 12, 7)
-    assert codes(refusal([session(day, time(18), 60), session(day, time(18, 30), 30)])) == ["course_time_of_day"]
+    found = refusal([session(day, time(18), 60), session(day, time(18, 10), 30)])
+    assert found is not None
+    assert [(fault.field, fault.code) for fault in found.errors] == [("sessions.1.starts_at", "course_time_of_day")]
 
 
 def test_a_lesson_that_ends_before_it_starts_is_refused() -> None:
     starts, ends = session(date(2026, 12, 7))
+    for session_ends in (starts, starts - timedelta(seconds=1)):
+        found = refusal([(starts, session_ends)])
+        assert found is not None
+        assert [(fault.field, fault.code) for fault in found.errors] == [("sessions.0.ends_at", "course_time_of_day")]
     assert codes(refusal([(ends, starts)])) == ["course_time_of_day"]
 
 
 def test_subject_training_is_refused_on_rest_days_and_other_training_is_not() -> None:
     saturday, holiday = session(date(2026, 12, 5), time(9)), session(date(2026, 10, 1), time(9))
     for free in (saturday, holiday):
-        assert codes(refusal([free], policy=SUBJECT, category="学科")) == ["course_time_of_day"]
+        found = refusal([free], policy=SUBJECT, category="学科")
+        assert found is not None
+        assert [(fault.field, fault.code) for fault in found.errors] == [("sessions.0.starts_at", "course_time_of_day")]
         assert refusal([free]) is None
+
+
+@pytest.mark.parametrize("day", [date(2026, 12, 4), date(2026, 12, 6)])
+def test_subject_training_over_midnight_is_judged_on_both_days(day: date) -> None:
+    # From Friday into Saturday, and from Sunday into Monday.
+    found = refusal([session(day, time(23, 30), 60)], policy=SUBJECT, category="学科")
+    assert found is not None
+    assert any("休息日" in fault.message for fault in found.errors)
 
 
 def test_subject_training_is_allowed_on_a_saturday_worked_in_exchange() -> None:
@@ -205,11 +327,12 @@ def test_subject_training_is_allowed_on_a_saturday_worked_in_exchange() -> None:
 
 
 def test_subject_training_is_refused_in_school_vacations_once_they_are_known() -> None:
-    from dataclasses import replace
-
-    vacation = replace(SUBJECT, school_vacations=((date(2027, 1, 25), date(2027, 2, 21)),))
+    vacation = replace(SUBJECT, school_vacations=((date(2027, 1, 25), date(2027, 2, 24)),))
     day = [session(date(2027, 1, 25), time(9))]
-    assert codes(refusal(day, policy=vacation, category="学科")) == ["course_time_of_day"]
+    for first_or_last in (day, [session(date(2027, 2, 24), time(9))]):
+        found = refusal(first_or_last, policy=vacation, category="学科")
+        assert found is not None
+        assert [(fault.field, fault.code) for fault in found.errors] == [("sessions.0.starts_at", "course_time_of_day")]
     assert refusal(day, policy=SUBJECT, category="学科") is None
 
 
@@ -266,8 +389,39 @@ def test_everything_that_is_broken_is_named_at_once() -> None:
 
 
 def test_a_plan_without_lessons_or_with_far_too_many_is_refused_quickly() -> None:
-    assert codes(refusal([])) == ["course_limit_lessons"]
+    nothing = refusal([])
+    assert nothing is not None
+    assert [(fault.field, fault.code) for fault in nothing.errors] == [("sessions", "course_limit_lessons")]
     assert codes(refusal([session(date(2026, 12, 7))] * 100_000)) == ["course_limit_lessons"]
+
+
+def test_where_no_rule_limits_the_lessons_a_thousand_are_looked_at_and_more_are_too_many() -> None:
+    assert MAX_SESSIONS == 1000
+    before = policy_for("changzhou", "文化艺术", date(2017, 1, 1))
+    day = datetime(2017, 1, 1, tzinfo=UTC)
+    plan = [(day + timedelta(hours=n), day + timedelta(hours=n, minutes=30)) for n in range(1001)]
+    assert refusal(plan[:1000], policy=before) is None
+    backwards = [*plan[:999], (plan[999][1], plan[999][0])]
+    assert codes(refusal(backwards, policy=before)) == ["course_time_of_day"]
+    found = refusal(plan, policy=before)
+    assert found is not None
+    assert [(fault.field, fault.code) for fault in found.errors] == [("sessions", "course_limit_lessons")]
+    assert found.detail == "最多 1000 课时"
+
+
+def test_of_many_faults_a_hundred_are_named_and_of_every_kind_one() -> None:
+    late = [session(date(2027, 1, 4) + timedelta(days=n), time(20), 60) for n in range(90)]
+    early = [session(date(2027, 1, 4) + timedelta(days=n), time(9), 0) for n in range(90)]
+    found = refusal([*late, *early], sells_from=datetime(2026, 11, 23, tzinfo=UTC), promotion_text="买10送2")
+    assert found is not None
+    assert len(found.errors) == MAX_ERRORS == 100
+    assert codes(found)[:4] == [
+        "course_limit_lessons",
+        "course_time_of_day",
+        "course_lead_time",
+        "course_promotion_forbidden",
+    ]
+    assert set(codes(found)[4:]) == {"course_time_of_day"}
 
 
 def test_naive_times_and_negative_prices_are_mistakes() -> None:
@@ -287,4 +441,5 @@ def test_months_are_added_by_the_calendar() -> None:
 def test_a_child_of_six_by_the_end_of_august_goes_to_school_in_september() -> None:
     assert is_preschool(date(2020, 8, 31), date(2026, 8, 31))
     assert not is_preschool(date(2020, 8, 31), date(2026, 9, 1))
+    assert not is_preschool(date(2019, 8, 31), date(2026, 8, 31))
     assert is_preschool(date(2020, 9, 1), date(2027, 8, 31))

@@ -43,6 +43,12 @@ def run_for(seconds: float, ended: list[int], step: Callable[[], None]) -> None:
         time.sleep(0.01)
 
 
+def test_the_watch_is_known_by_its_name_and_keeps_no_process_alive(ended: list[int], progress: Progress) -> None:
+    start_watchdog(progress, lambda: 0, STUCK_AFTER_S)
+    assert [thread.daemon for thread in threading.enumerate() if thread.name == "watchdog"] == [True]
+    assert EXIT_STATUS == 70, "what a supervisor is told"
+
+
 def test_a_loop_that_does_not_run_is_the_end(ended: list[int], progress: Progress) -> None:
     start_watchdog(progress, lambda: 0, STUCK_AFTER_S)
     run_for(LOOK_S, ended, progress.touch)
@@ -67,6 +73,15 @@ def test_one_that_moves_or_has_nothing_to_do_goes_on(
 ) -> None:
     start_watchdog(progress, lambda: lag, STUCK_AFTER_S)
     run_for(5 * STUCK_AFTER_S, ended, lambda: (step(progress), None)[1])
+    assert ended == []
+
+
+def test_what_cannot_be_seen_is_nothing_to_do(ended: list[int], progress: Progress) -> None:
+    def lag() -> int:
+        raise AttributeError("assignment is gone")
+
+    start_watchdog(progress, lag, STUCK_AFTER_S)
+    run_for(5 * STUCK_AFTER_S, ended, progress.beat)
     assert ended == []
 
 

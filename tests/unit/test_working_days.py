@@ -77,6 +77,10 @@ def test_a_period_outside_its_limits_is_a_mistake(n: int) -> None:
         add_working_days(local(2026, 11, 23), n)
 
 
+def test_a_period_may_be_as_long_as_the_limit() -> None:
+    assert add_working_days(local(2026, 1, 5), 400) > local(2027, 7, 1)
+
+
 def test_a_naive_time_is_refused_everywhere() -> None:
     naive = datetime(2026, 11, 23)  # noqa: DTZ001
     for function in (shanghai, next_waking_time):
@@ -101,6 +105,12 @@ def test_the_alarm_rings_before_the_calendar_ends_and_after() -> None:
     soon = horizon_alarm(horizon() - timedelta(days=59))
     assert soon is not None
     assert "59 days" in soon
+    today = horizon_alarm(horizon())
+    assert today is not None
+    assert "ends in 0 days" in today
+    over = horizon_alarm(horizon() + timedelta(days=1))
+    assert over is not None
+    assert "ended 1 days ago" in over
     over = horizon_alarm(horizon() + timedelta(days=3))
     assert over is not None
     assert "ended 3 days ago" in over

@@ -1,0 +1,51 @@
+"""Why some mutants are let live: a reason, and for each place its file and what its line in the report looks like."""
+
+from typing import Final
+
+Place = tuple[str, str]
+"""A file, and a regular expression for `scope: operator: before → after`."""
+
+ARGUED: Final[dict[str, tuple[Place, ...]]] = {
+    "Equal to the original for every value there can be (a clamp before a cap, a look past the end, a tie, a shape "
+    "filled in before anybody reads it)": (
+        ("services/escrow/domain.py", r"^next_ask: constant: 10 "),
+        ("services/orders/purchases/saga.py", r"arguments swapped: _names\("),
+        ("services/catalog/domain.py", r"^(publish|refuse_other_course): word: 'json'"),
+        ("services/catalog/domain.py", r"^SeatBook._move: word: 'reserved'"),
+        ("services/complaints/domain.py", r"0123456789ABCDEFGHJKMNPQRSTVWXYZXX"),
+        ("services/notify/domain.py", r"^postpone: constant"),
+        ("ops/bank/book.py", r"^Book\.(instruct|_begin): word: ''"),
+        ("ops/bank/book.py", r"^_first: "),
+        ("shared/policy.py", r"word: 'china'"),
+        ("shared/policy.py", r"^is_preschool: constant: 31 "),
+        ("shared/policy.py", r"^promotion_fault: "),
+        ("shared/policy.py", r"^check_offer: (constant: 0 |comparison: len\(sessions\) > MAX_SESSIONS)"),
+        ("shared/working_days.py", r"^next_waking_time: comparison: local.time\(\) < opens"),
+        ("shared/documents.py", r"10X98765432XX|check_(digit|character): constant: True|constant: 6 → 7"),
+        ("shared/messaging/progress.py", r"comparison: now - .* > stuck_after_s"),
+        ("shared/messaging/consume.py", r"^Consumer._decode: constant: 100 "),
+        ("shared/messaging/inbox.py", r"^claim: comparison: len\(new\) < len\(claims\)"),
+        ("shared/messaging/relay.py", r"^Relay._is_busy: comparison: "),
+    ),
+    "Slower, later or oftener, and nothing else: pauses and polls, how much of a text is shown or logged, a second way "
+    "to the same end": (
+        ("shared/policy.py", r"^check_offer: constant: 10 "),
+        ("shared/messaging/progress.py", r"(left out: time.sleep|constant: (1.0|4) )"),
+        ("shared/timers.py", r"^: constant: |PURGE_EVERY_S|fired <|POLL_S|>= next_purge"),
+        ("shared/messaging/inbox.py", r"^claim: and or: c.id not in new"),
+        ("shared/messaging/outbox.py", r"word: 'yike_outbox'"),
+        ("shared/messaging/consume.py", r"^: constant: (0.1|15.0) |constant: (200|300) "),
+        (
+            "shared/messaging/consume.py",
+            r"^Consumer._until_it_passes: (arguments swapped: random|constant|operator)",
+        ),
+        ("shared/messaging/consume.py", r"^Consumer._until_it_passes: left out: self.progress.touch"),
+        (
+            "shared/messaging/consume.py",
+            r"^Consumer._hand_over: .*('handler'|\(group\)|group\[0\]|constant: 1 )|^_place: ",
+        ),
+        ("shared/messaging/relay.py", r"^: constant: |FOLLOWER_POLL_S|ROUND_S|self\._pause\b|constant: 2 → 3"),
+        ("shared/messaging/relay.py", r"^Relay.__init__: .*(_notify_again|False → True)"),
+        ("shared/messaging/relay.py", r"^Relay._hand_over: left out"),
+    ),
+}
