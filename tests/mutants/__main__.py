@@ -162,6 +162,12 @@ def _shown(work: Iterator[Done], what: str, total: int, console: Console) -> Ite
             yield done
 
 
+def _end(*_: object) -> None:
+    """As ctrl-C: what was started is ended, and a second signal does not come between."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
+
+
 def main() -> int:
     """0 if enough mutants are killed."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
@@ -180,7 +186,7 @@ def main() -> int:
     known = remembered(everyone)
     if arguments.again:
         leave_out_killed(chosen, known)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as ctrl-C: what was started is ended
+    signal.signal(signal.SIGTERM, _end)
     seconds: dict[str, float] = {}
     try:
         if not arguments.report:

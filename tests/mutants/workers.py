@@ -62,7 +62,7 @@ def run(
     queue: Any = _FORK.SimpleQueue()
     results: Any = _FORK.SimpleQueue()
     running = [
-        _FORK.Process(target=_work, args=(queue, results, servers[number] if servers else None, baselines))
+        _FORK.Process(target=_work, args=(queue, results, servers[number] if servers else None, baselines), daemon=True)
         for number in range(workers)
     ]
     for one in running:
