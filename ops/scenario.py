@@ -145,6 +145,7 @@ class Scenario:
             except OutcomeUnknown:
                 if loop.time() > until:
                     raise
+                await asyncio.sleep(PROGRESS_S)
             else:
                 if not isinstance(reply, answer):
                     raise ScenarioError(f"{request.TYPE} was answered with {reply!r}")

@@ -34,7 +34,7 @@ class OutcomeUnknown(TimeoutError):
     """No answer in time. The request may or may not be done; the same `message_id` may be sent again safely."""
 
     def __init__(self, request_type: str, message_id: UUID, waited_s: float) -> None:
-        super().__init__(f"no answer to {request_type} {message_id} in {waited_s:g} s: the outcome is unknown")
+        super().__init__(f"no answer to {request_type} {message_id} within {waited_s:g} s: the outcome is unknown")
         self.message_id = message_id
 
 
@@ -125,6 +125,11 @@ class GatewayClient:
                 reply = await future
         except TimeoutError:
             raise OutcomeUnknown(request.TYPE, message_id, timeout_s) from None
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            # A broker that goes away in the middle may have the request, or not.
+            raise OutcomeUnknown(request.TYPE, message_id, timeout_s) from error
         finally:
             waiting.remove(future)
             if not waiting:

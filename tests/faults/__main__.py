@@ -29,7 +29,7 @@ from tests.faults.strike import Outcome, strike
 def main() -> int:
     """Strikes with all faults or one; 0 if nothing was wrong after any of them, or a mistake was seen."""
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
-    parser.add_argument("--one", default=os.environ.get("ONE", ""), choices=["", *FAULTS], help="only this fault")
+    parser.add_argument("--one", default=os.environ.get("ONE", ""), help="only this fault, or these: a,b,c")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED") or 0), help="repeats a run's chance")
     parser.add_argument(
         "--break",
@@ -40,6 +40,8 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON only")
     arguments = parser.parse_args()
+    if unknown := set(filter(None, arguments.one.split(","))) - FAULTS.keys():
+        parser.error(f"no fault is called {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}")
     console = Console(stderr=True, highlight=False)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the load's own clients: that a broker is away is meant
     folder = stack_folder() / "faults"
@@ -52,7 +54,7 @@ def main() -> int:
         if arguments.mistake:
             chosen = MISTAKES if arguments.mistake == "all" else [arguments.mistake]
             return _see(console, list(chosen), arguments.seed, servers, folder)
-        names = [arguments.one] if arguments.one else list(FAULTS)
+        names = list(filter(None, arguments.one.split(","))) or list(FAULTS)
         outcomes: list[Outcome] = []
         for name in names:
             outcomes.append(_strike(console, name, arguments.seed, servers, folder))
