@@ -28,7 +28,6 @@ from ops.stack.servers import stop_servers
 from ops.stack_layout import Stack
 from services.escrow import audit
 from shared.contracts.catalog import CoursePage, CourseView, LookUpInstitution, SearchCourses
-from shared.contracts.complaints import FileComplaint, FilingView
 from shared.contracts.escrow import AccountView, ShowAccount
 from shared.contracts.orders import ApplyLesson, PlacePurchase
 from shared.documents import mask_phone
@@ -170,17 +169,8 @@ async def _the_lessons(story: Story, scenario: Scenario, bought: Bought, other: 
 
 
 async def _the_complaint(story: Story, scenario: Scenario, bought: Bought) -> None:
-    filing = FileComplaint(
-        filing_id=new_id(),
-        kind="complaint",
-        type="no_invoice",
-        area="天宁区",
-        category="体育类",
-        institution_name=bought.institution.name,
-        order_id=bought.order_id,
-        text="机构拒绝开具发票",
-    )
-    filed = await story.step("家长张伟 complains: no invoice", scenario.ask(filing, FilingView, bought.guardian.token))
+    complaining = scenario.complain(bought.order_id, bought.guardian, bought.institution)
+    filed = await story.step("家长张伟 complains: no invoice", complaining)
     story.console.print(f"      {filed.number} → {filed.department} {filed.hotline}")
     routed = (filed.department, filed.hotline) == ("天宁区文化体育和旅游局", "69661826")
     story.must("it is routed by the table of the notice to 天宁区文化体育和旅游局, 69661826", routed)

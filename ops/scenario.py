@@ -29,6 +29,7 @@ from shared.contracts.catalog import (
     SetInstitutionState,
     Teacher,
 )
+from shared.contracts.complaints import FileComplaint, FilingView
 from shared.contracts.envelope import Reply, Request
 from shared.contracts.notify import CheckCode, Code, CodeChecked, Phone, SendCode
 from shared.contracts.orders import (
@@ -342,6 +343,20 @@ class Scenario:
         """The guardian objects to a lesson."""
         request = ObjectLesson(order_id=bought.order_id, lesson_no=lesson_no, reason=reason)
         return await self.ask(request, LessonAnswer, bought.guardian.token)
+
+    async def complain(self, order_id: UUID, guardian: Guardian, institution: Institution) -> FilingView:
+        """The guardian complains about an order: the institution gives no invoice."""
+        request = FileComplaint(
+            filing_id=new_id(),
+            kind="complaint",
+            type="no_invoice",
+            area="天宁区",
+            category="体育类",
+            institution_name=institution.name,
+            order_id=order_id,
+            text="机构拒绝开具发票",
+        )
+        return await self.ask(request, FilingView, guardian.token)
 
     async def refusal(self, request: Request, token: str = "") -> str:
         """Asks for what must be refused; the code."""

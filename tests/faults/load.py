@@ -16,7 +16,7 @@ from bench.load import Order
 from ops.scenario import Guardian, Institution, Scenario
 from shared.contracts import topics
 from shared.contracts.catalog import CourseView
-from shared.contracts.complaints import FileComplaint, FilingView, MoveFiling
+from shared.contracts.complaints import FilingView, MoveFiling
 from shared.contracts.envelope import CONTRACTS, Event
 from shared.contracts.escrow import Settled
 from shared.contracts.orders import (
@@ -239,17 +239,7 @@ class Load:
             return False
         if order.order_id in self._held():
             return True
-        filing = FileComplaint(
-            filing_id=new_id(),
-            kind="complaint",
-            type="no_invoice",
-            area="天宁区",
-            category="体育类",
-            institution_name=self.institution.name,
-            order_id=order.order_id,
-            text="机构拒绝开具发票",
-        )
-        await self.scenario.ask(filing, FilingView, order.guardian.token)
+        filing = await self.scenario.complain(order.order_id, order.guardian, self.institution)
         self.expected.complaints[filing.filing_id] = order.order_id
         if self.chance.randrange(LEFT_OPEN) == 0:
             return True

@@ -14,8 +14,6 @@ from ops.scenario import Bought, Guardian, Institution, Scenario
 from ops.stack_layout import Stack
 from shared.clock import get_offset
 from shared.contracts.catalog import CourseView
-from shared.contracts.complaints import FileComplaint, FilingView
-from shared.ids import new_id
 from shared.messaging.rpc import GatewayClient
 from tests.faults.invariants import Expected
 from tests.faults.stacks import wait_for_morning
@@ -57,17 +55,7 @@ class Story:
         self._expect(bought, "paid_out", "objected", "applied")
 
     async def _complains(self, bought: Bought) -> None:
-        filing = FileComplaint(
-            filing_id=new_id(),
-            kind="complaint",
-            type="no_invoice",
-            area="天宁区",
-            category="体育类",
-            institution_name=self.institution.name,
-            order_id=bought.order_id,
-            text="机构拒绝开具发票",
-        )
-        await self.scenario.ask(filing, FilingView, bought.guardian.token)
+        filing = await self.scenario.complain(bought.order_id, bought.guardian, self.institution)
         self.expected.complaints[filing.filing_id] = bought.order_id
         await self._until_held(bought.order_id)
         await self.scenario.apply_for(bought, 1)
