@@ -27,7 +27,8 @@ PROBE: Final = 3000
 PROBE_WINDOW: Final = 400
 PURCHASES_AT_ONCE: Final = 200
 LESSONS: Final = 12
-SEATS: Final = 100_000
+SEATS: Final = 40_000
+"""Of one course, at most."""
 # The first minutes are for pools, caches and plans.
 MOST_RSS_GROWTH: Final = 1.10
 MOST_DRIFT: Final = 2.0
@@ -142,9 +143,13 @@ def _seconds(words: str) -> float:
 async def _buy(drill: Drill, gateway: LoadGateway, number: int) -> list[Order]:
     """Orders whose lessons have been taught."""
     load, scenario = drill.load, drill.scenario
-    taught = await scenario.publish_course(load.institution, "少儿篮球长训班", lessons=LESSONS, seats=SEATS)
-    orders = [new_order(load.guardians[n % len(load.guardians)], load.institution, taught) for n in range(number)]
-    await purchases(gateway, orders, PURCHASES_AT_ONCE)
+    orders: list[Order] = []
+    while len(orders) < number:
+        taught = await scenario.publish_course(load.institution, "少儿篮球长训班", lessons=LESSONS, seats=SEATS)
+        some = min(SEATS, number - len(orders))
+        part = [new_order(load.guardians[n % len(load.guardians)], load.institution, taught) for n in range(some)]
+        await purchases(gateway, part, PURCHASES_AT_ONCE)
+        orders += part
     await wait_for_morning(drill.stack, scenario, days=LESSONS + 2)
     load.course = await scenario.publish_course(load.institution, "少儿篮球夜场", lessons=LESSONS, seats=SEATS)
     load.sign_in_again()
