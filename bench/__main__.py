@@ -23,6 +23,7 @@ from bench.ledger import Ledger, ledger_rates
 from bench.load import LoadGateway, Order, lessons, new_order, purchases
 from bench.relay import relay_rate
 from ops.bank import desk
+from ops.cli.base import PIPE_COLUMNS
 from ops.scenario import Scenario
 from ops.stack import stack_folder
 from ops.stack.progress import showing
@@ -207,7 +208,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a small load, to try the bench itself")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON only")
     arguments = parser.parse_args()
-    console = Console(stderr=arguments.json, highlight=False)
+    console = Console(stderr=arguments.json, highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
     finish_batches()
     gc.disable()  # a load that pauses to collect garbage measures itself
     figures = uvloop.run(run(console, QUICK if arguments.quick else Sizes()))

@@ -17,6 +17,7 @@ from bench.__main__ import LESSONS, PURCHASE_WINDOW, WINDOW, Sizes, prepare
 from bench.hops import Hops
 from bench.load import LoadGateway, lessons, purchases
 from bench.traceable import MODULE
+from ops.cli.base import PIPE_COLUMNS
 from ops.stack import stack_folder
 from ops.stack.progress import showing
 from ops.stack.scheduling import finish_batches
@@ -89,7 +90,7 @@ def main() -> int:
     """Profiles and says where the graphs are."""
     parser = argparse.ArgumentParser(prog="make profile", description=__doc__)
     parser.parse_args()
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
     finish_batches()
     gc.disable()
     for graph in uvloop.run(run(console, Sizes(purchases=1500, lessons=0))):

@@ -496,7 +496,7 @@ class TestFigures:
         assert done["relay_rows_total"] == 4
         polls = done["batch_messages_count"]
         assert polls == 4
-        for stage in ("decode", "inbox", "handlers", "outbox", "commit"):
+        for stage in ("decode", "inbox", "load", "decide", "save", "commit"):
             assert done[f"stage_seconds_count {stage}"] >= polls, stage
         for stage in ("relay_read", "relay_send", "relay_mark"):
             assert done[f"stage_seconds_count {stage}"] >= 1, stage
