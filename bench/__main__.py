@@ -5,7 +5,6 @@ import asyncio
 import gc
 import json
 import os
-import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -20,36 +19,19 @@ from rich.table import Table
 
 from bench.hops import Hops
 from bench.ledger import Ledger, ledger_rates
-from bench.load import LoadGateway, Order, lessons, new_order, purchases
+from bench.load import LoadGateway, lessons, purchases
 from bench.relay import relay_rate
+from bench.town import LESSONS, PURCHASE_WINDOW, WINDOW, Sizes, prepare
 from ops.bank import desk
 from ops.cli.base import PIPE_COLUMNS
-from ops.scenario import Scenario
 from ops.stack import stack_folder
 from ops.stack.progress import showing
 from ops.stack.scheduling import finish_batches
-from ops.stack.servers import stop_servers
+from ops.stack.servers import discard
 from ops.stack_layout import PART_NAMES, Stack
 from services.escrow import audit
-from shared.messaging.rpc import GatewayClient
 
-LESSONS: Final = 12
-PRICE_FEN: Final = 120_000
-WINDOW: Final = 1000
-PURCHASE_WINDOW: Final = 400
 HALF_SECONDS: Final = 15
-
-
-@dataclass
-class Sizes:
-    """How much of each load; `quick` is for trying the bench itself."""
-
-    guardians: int = 200
-    courses: int = 20
-    purchases: int = 3000
-    lessons: int = 12_000
-    transfers: int = 30_000
-    relay_rows: int = 100_000
 
 
 QUICK: Final = Sizes(guardians=20, courses=4, purchases=500, lessons=2400, transfers=4000, relay_rows=20_000)
@@ -78,9 +60,7 @@ class Figures:
 async def run(console: Console, sizes: Sizes) -> Figures:
     """Brings a fresh stack up, loads it, measures, proves the books."""
     folder = stack_folder() / "bench"
-    if folder.exists():
-        await asyncio.to_thread(stop_servers, folder)
-        shutil.rmtree(folder)
+    await asyncio.to_thread(discard, folder)
     figures = Figures()
     with showing(console) as progress:
         stack = await Stack.start(
@@ -123,28 +103,6 @@ async def _timed(console: Console, words: str, doing: Any) -> Any:
         done = await doing
     console.print(f"  {words}  [dim]{time.perf_counter() - began:.1f} s[/dim]")
     return done
-
-
-async def prepare(console: Console, stack: Stack, sizes: Sizes) -> list[Order]:
-    """Institutions, courses and families, all made over Kafka."""
-    async with GatewayClient(stack.client_settings, "bench") as client:
-        scenario = Scenario(client, stack.keys, stack.sms_file, seed=1)
-        institutions = [await scenario.open_institution(f"蓝天培训中心{n}") for n in range(max(1, sizes.courses // 4))]
-        offers = []
-        for n in range(sizes.courses):
-            institution = institutions[n % len(institutions)]
-            seats = 2 * sizes.purchases // sizes.courses + 10
-            course = await scenario.publish_course(
-                institution, f"篮球{n}班", lessons=LESSONS, price_fen=PRICE_FEN, seats=seats
-            )
-            offers.append((institution, course))
-        began = time.perf_counter()
-        guardians = []
-        for start in range(0, sizes.guardians, 50):
-            some = range(start, min(start + 50, sizes.guardians))
-            guardians += await asyncio.gather(*(scenario.new_guardian(f"138{n:08d}") for n in some))
-        console.print(f"  {len(guardians)} families signed in  [dim]{time.perf_counter() - began:.1f} s[/dim]")
-    return [new_order(guardians[n % len(guardians)], *offers[n % len(offers)]) for n in range(sizes.purchases)]
 
 
 def _memory(stack: Stack) -> dict[str, float]:

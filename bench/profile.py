@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import gc
-import shutil
 import signal
 import sys
 from datetime import timedelta
@@ -13,15 +12,15 @@ from typing import Final
 import uvloop
 from rich.console import Console
 
-from bench.__main__ import LESSONS, PURCHASE_WINDOW, WINDOW, Sizes, prepare
 from bench.hops import Hops
 from bench.load import LoadGateway, lessons, purchases
+from bench.town import LESSONS, PURCHASE_WINDOW, WINDOW, Sizes, prepare
 from bench.traceable import MODULE
 from ops.cli.base import PIPE_COLUMNS
 from ops.stack import stack_folder
 from ops.stack.progress import showing
 from ops.stack.scheduling import finish_batches
-from ops.stack.servers import stop_servers
+from ops.stack.servers import discard
 from ops.stack_layout import PART_NAMES, PARTS_BY_NAME, Stack
 
 RATE_HZ: Final = 200
@@ -31,9 +30,7 @@ WRITING_S: Final = 60.0
 async def run(console: Console, sizes: Sizes) -> list[Path]:
     """Brings a fresh stack up, loads it with purchases and then lessons; the flame graphs of the lessons."""
     folder = stack_folder() / "profile"
-    if folder.exists():
-        await asyncio.to_thread(stop_servers, folder)
-        shutil.rmtree(folder)
+    await asyncio.to_thread(discard, folder)
     settings = {
         name: {"YIKE_LOG_LEVEL": "WARNING", "YIKE_TRACEABLE_RUNS": PARTS_BY_NAME[name].module} for name in PART_NAMES
     }
@@ -59,22 +56,13 @@ async def run(console: Console, sizes: Sizes) -> list[Path]:
 
 
 async def _watch(stack: Stack, name: str, graph: Path) -> asyncio.subprocess.Process:
-    pid = stack.state(name).pid
-    command = [
-        "py-spy",
-        "record",
-        "--pid",
-        str(pid),
-        "--rate",
-        str(RATE_HZ),
-        "--duration",
-        "unlimited",
-        "--nonblocking",
-    ]
-    command += ["--format", "flamegraph", "--output", str(graph)]
     spy = Path(sys.executable).with_name("py-spy")
-    quiet = asyncio.subprocess.DEVNULL
-    return await asyncio.create_subprocess_exec(str(spy), *command[1:], stdout=quiet, stderr=asyncio.subprocess.PIPE)
+    options = f"--pid {stack.state(name).pid} --rate {RATE_HZ} --duration unlimited --nonblocking --format flamegraph"
+    return await asyncio.create_subprocess_exec(
+        *(str(spy), "record", *options.split(), "--output", str(graph)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
 
 
 async def _end(watching: asyncio.subprocess.Process) -> None:

@@ -5,7 +5,6 @@ if each thing in the story has happened and the books of Yike, and of the bank, 
 """
 
 import asyncio
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from ops.cli.ledger import show as ledger_show
 from ops.cli.timeline import timeline
 from ops.scenario import Bought, Guardian, Institution, Scenario, read_sms
 from ops.stack.progress import Progress
-from ops.stack.servers import stop_servers
+from ops.stack.servers import discard
 from ops.stack_layout import Stack
 from services.escrow import audit
 from shared.contracts.catalog import CoursePage, CourseView, LookUpInstitution, SearchCourses
@@ -69,7 +68,7 @@ class Story:
 async def run(common: Common, console: Console) -> int:
     """Plays the story in `<home>/demo`, a stack of its own, and stops it again. Returns the exit status."""
     folder = common.folder / "demo"
-    await asyncio.to_thread(_fresh, folder)
+    await asyncio.to_thread(discard, folder)
     began = time.perf_counter()
     with common.progress() as progress:
         stack = await _start(folder, progress)
@@ -86,13 +85,6 @@ async def run(common: Common, console: Console) -> int:
 
 async def _start(folder: Path, progress: Progress) -> Stack:
     return await Stack.start(folder, progress=progress)
-
-
-def _fresh(folder: Path) -> None:
-    """An empty folder; what an interrupted demo left running in it is stopped first."""
-    if folder.exists():
-        stop_servers(folder)
-        shutil.rmtree(folder)
 
 
 # --- the story ----------------------------------------------------------------------------------------------------

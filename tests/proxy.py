@@ -63,7 +63,7 @@ class Proxy:
                     self.commits_cut += 1
                     break
                 server_writer.write(chunk)
-        except ConnectionError:
+        except ConnectionError:  # one side is gone: the other one is told below
             pass
         finally:
             answers.cancel()

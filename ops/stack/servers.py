@@ -5,6 +5,7 @@ YIKE_KAFKA and YIKE_POSTGRES point at servers that already run; nothing is start
 
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +48,13 @@ def stop_servers(folder: Path) -> None:
     for one in stopping:
         one.result()
     (folder / "servers.json").unlink(missing_ok=True)
+
+
+def discard(folder: Path) -> None:
+    """Stop the servers of `folder` and delete it with all that is in it; nothing where there is none."""
+    if folder.exists():
+        stop_servers(folder)
+        shutil.rmtree(folder)
 
 
 def running_servers(folder: Path) -> Servers | None:

@@ -60,10 +60,8 @@ class UnitOfWork:
     ) -> dict[Any, T]:
         """Rows by key, locked until the commit, in one statement; see `sets.load`."""
         await self.write()
-        began = time.perf_counter()
-        found = await sets.load(self.session, model, into, keys, by=by, lock=lock)
-        self.loading_s += time.perf_counter() - began
-        return found
+        with self._loading():
+            return await sets.load(self.session, model, into, keys, by=by, lock=lock)
 
     async def load_all(
         self,
@@ -76,10 +74,14 @@ class UnitOfWork:
     ) -> list[T]:
         """Rows whose `by` columns are among `keys` (a key may have many rows); see `sets.load_all`."""
         await self.write()
+        with self._loading():
+            return await sets.load_all(self.session, model, into, keys, by=by, lock=lock)
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
         began = time.perf_counter()
-        found = await sets.load_all(self.session, model, into, keys, by=by, lock=lock)
+        yield
         self.loading_s += time.perf_counter() - began
-        return found
 
     async def connection(self) -> AsyncConnection:
         """For a statement of one's own; it sees what was collected so far."""

@@ -5,7 +5,6 @@ import asyncio
 import logging
 import os
 import secrets
-import shutil
 import sys
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ from rich.console import Console
 from ops.provision import ROOT
 from ops.stack import stack_folder
 from ops.stack.progress import showing
-from ops.stack.servers import Servers, start_servers, stop_servers
+from ops.stack.servers import Servers, discard, start_servers, stop_servers
 from shared.clock import set_offset
 from tests.faults import report
 from tests.faults.drills import FAULTS
@@ -40,21 +39,19 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON only")
     arguments = parser.parse_args()
-    if unknown := set(filter(None, arguments.one.split(","))) - FAULTS.keys():
+    names = [name for name in arguments.one.split(",") if name] or list(FAULTS)
+    if unknown := set(names) - FAULTS.keys():
         parser.error(f"no fault is called {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}")
     console = Console(stderr=True, highlight=False)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the load's own clients: that a broker is away is meant
     folder = stack_folder() / "faults"
-    if folder.exists():
-        stop_servers(folder)
-        shutil.rmtree(folder)
+    discard(folder)
     with showing(console) as progress:
         servers = start_servers(folder, progress)
     try:
         if arguments.mistake:
             chosen = MISTAKES if arguments.mistake == "all" else [arguments.mistake]
             return _see(console, list(chosen), arguments.seed, servers, folder)
-        names = list(filter(None, arguments.one.split(","))) or list(FAULTS)
         outcomes: list[Outcome] = []
         for name in names:
             outcomes.append(_strike(console, name, arguments.seed, servers, folder))

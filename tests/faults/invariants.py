@@ -18,7 +18,7 @@ from uuid import UUID
 from ops.stack_layout import PART_NAMES, Stack
 from shared.contracts import topics
 from shared.contracts.topics import ALL_TOPICS, TOPICS_BY_NAME
-from tests.faults.world import Record, Row, World, look
+from tests.faults.world import Record, Row, World, is_answer, look
 
 LATE: Final = timedelta(seconds=3)
 """A timer or step is late when it has been due for so long; it is fired within half a second."""
@@ -262,7 +262,7 @@ def every_request_is_answered_in_one_way(world: World, expected: Expected) -> It
     answers: dict[UUID, set[UUID]] = defaultdict(set)
     for rows in world.said.values():
         for row in rows:
-            if _is_answer(row):
+            if is_answer(row):
                 body = json.loads(row["body"])
                 if body["data"].get("code") != "idempotency_conflict":
                     answers[UUID(body["causationid"])].add(row["id"])
@@ -306,15 +306,10 @@ def nobody_has_deadlocked(world: World, expected: Expected) -> Iterator[str]:
 def nothing_is_said_twice(world: World, expected: Expected) -> Iterator[str]:
     """Each message has one row in the outbox; only answers are said again. So a timer that is due is one message."""
     for service, rows in world.said.items():
-        for id_, times in Counter(row["id"] for row in rows).items():
+        said = Counter((row["id"], row["type"]) for row in rows if not is_answer(row))
+        for (id_, type_), times in said.items():
             if times > 1:
-                types = {row["type"] for row in rows if row["id"] == id_ and not _is_answer(row)}
-                for type_ in types:
-                    yield f"{service}: {type_} {id_} was said {times} times"
-
-
-def _is_answer(row: Row) -> bool:
-    return TOPICS_BY_NAME[row["topic"]].kind.endswith("replies")
+                yield f"{service}: {type_} {id_} was said {times} times"
 
 
 # --- the business -------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class Gateway(GatewayClient):
 
 @dataclass
 class Load:
-    """Who does what until it is `ended`: `course` is bought, lessons of `taught` are taught, `complained` complained
+    """Who does what until its `end`: `course` is bought, lessons of `taught` are taught, `complained` complained
     about, which `authority` (a token) decides. `lenient`: purchases may end without enrolment, as they may where clocks
     jump or banks refuse."""
 
@@ -160,7 +160,7 @@ class Load:
         order_id, guardian = new_id(), self.chance.choice(self.guardians)
         if await self._signs(order_id, guardian):
             pay = PayPurchase(order_id=order_id, method="alipay")
-            await self._race(self.scenario.ask(pay, PurchaseView, guardian.token), allowed=self.lenient)
+            await self._asks(self.scenario.ask(pay, PurchaseView, guardian.token), allowed=self.lenient)
         await self._ends(order_id, lenient=self.lenient)
         return True
 
@@ -169,22 +169,25 @@ class Load:
         order_id, guardian = new_id(), self.chance.choice(self.guardians)
         both = (PayPurchase(order_id=order_id, method="alipay"), CancelPurchase(order_id=order_id))
         if await self._signs(order_id, guardian):
-            await self._race(*(self.scenario.ask(one, PurchaseView, guardian.token) for one in both))
+            await self._asks(*(self.scenario.ask(one, PurchaseView, guardian.token) for one in both))
         await self._ends(order_id, lenient=True)
         return True
 
-    async def _signs(self, order_id: UUID, guardian: Guardian) -> bool:
-        place = PlacePurchase(
+    def placing(self, order_id: UUID, guardian: Guardian) -> PlacePurchase:
+        """The request that begins a purchase."""
+        return PlacePurchase(
             order_id=order_id,
             account_id=guardian.account_id,
             child_id=guardian.child_id,
             course_id=self.course.course_id,
         )
-        await self.scenario.ask(place, PurchaseView, guardian.token)
+
+    async def _signs(self, order_id: UUID, guardian: Guardian) -> bool:
+        await self.scenario.ask(self.placing(order_id, guardian), PurchaseView, guardian.token)
         drawn = await self.gateway.first(str(order_id), ContractDrawn, PurchaseEnded)
         if isinstance(drawn, ContractDrawn):
             sign = SignContract(order_id=order_id, contract_sha256=drawn.contract_sha256)
-            return await self._race(self.scenario.ask(sign, PurchaseView, guardian.token), allowed=self.lenient)
+            return await self._asks(self.scenario.ask(sign, PurchaseView, guardian.token), allowed=self.lenient)
         return False
 
     async def _ends(self, order_id: UUID, *, lenient: bool) -> None:
@@ -210,9 +213,9 @@ class Load:
         order, number = next(self.lessons, (None, 0))
         if order is None:
             return False
-        await self._applies(order, number)
+        await self.applies(order, number)
         await self._confirms(order, number)
-        await self._is_paid(order, number)
+        await self.is_paid(order, number)
         return True
 
     async def _objects(self) -> bool:
@@ -220,15 +223,15 @@ class Load:
         order, number = next(self.lessons, (None, 0))
         if order is None:
             return False
-        await self._applies(order, number)
+        await self.applies(order, number)
         object_ = ObjectLesson(order_id=order.order_id, lesson_no=number, reason="老师迟到四十分钟，未补课")
         asking = self.scenario.ask(object_, LessonAnswer, order.guardian.token)
         if self.chance.random() < 0.5:
             await asking
             self.expected.lessons[order.order_id, number] = "objected"
         else:
-            await self._race(asking, self._confirms(order, number))
-            await self._is_paid(order, number)
+            await self._asks(asking, self._confirms(order, number))
+            await self.is_paid(order, number)
         return True
 
     async def _complains(self) -> bool:
@@ -243,32 +246,34 @@ class Load:
         self.expected.complaints[filing.filing_id] = order.order_id
         if self.chance.randrange(LEFT_OPEN) == 0:
             return True
-        await self._applies(order, number)
+        await self.applies(order, number)
         await self._confirms(order, number)
         close = MoveFiling(filing_id=filing.filing_id, state="rejected", reason="已补开发票")
         await self.scenario.ask(close, FilingView, self.authority)
         self.expected.closed.add(filing.filing_id)
-        await self._is_paid(order, number)
+        await self.is_paid(order, number)
         return True
 
     def _held(self) -> set[UUID]:
         complaints = self.expected.complaints
         return {order_id for filing_id, order_id in complaints.items() if filing_id not in self.expected.closed}
 
-    async def _applies(self, order: Order, number: int) -> None:
+    async def applies(self, order: Order, number: int) -> LessonAnswer:
+        """The institution files a lesson as taught."""
         apply = ApplyLesson(order_id=order.order_id, lesson_no=number)
-        await self.scenario.ask(apply, LessonAnswer, order.institution.token)
+        return await self.scenario.ask(apply, LessonAnswer, order.institution.token)
 
     async def _confirms(self, order: Order, number: int) -> None:
         confirm = ConfirmLesson(order_id=order.order_id, lesson_no=number)
         await self.scenario.ask(confirm, LessonAnswer, order.guardian.token)
 
-    async def _is_paid(self, order: Order, number: int) -> None:
+    async def is_paid(self, order: Order, number: int) -> None:
+        """The bank has paid its fee."""
         await self.gateway.first(f"{order.order_id}:{number}", Settled)
         self.expected.lessons[order.order_id, number] = "paid_out"
 
     @staticmethod
-    async def _race(*asking: Awaitable[Any], allowed: bool = True) -> bool:
+    async def _asks(*asking: Awaitable[Any], allowed: bool = True) -> bool:
         """Asks all at once; some may come too late, where that is allowed. True if none did."""
         outcomes = await asyncio.gather(*asking, return_exceptions=True)
         for outcome in outcomes:

@@ -9,8 +9,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer
 
 from ops.stack_layout import PART_NAMES, Stack
-from shared.contracts.topics import TOPICS_BY_NAME
-from tests.faults.world import Row, databases_of, kafka_of, quiet, sms_lines
+from tests.faults.world import SAID, Row, databases_of, is_answer, kafka_of, quiet, sms_lines
 
 LOOK_S: Final = 0.05
 QUIET_S: Final = 120.0
@@ -18,7 +17,6 @@ NOT_COMPARED: Final = ("outbox", "unsent", "timers", "alembic_version")
 """What is said again is looked at by itself; timers carry how often they were set."""
 
 _TABLES: Final = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND NOT tablename = ANY($1) ORDER BY 1"
-_SAID: Final = "SELECT seq, id, topic, type, body FROM outbox ORDER BY seq"
 
 Dump = dict[str, list[str]]
 
@@ -61,13 +59,12 @@ async def _dump(stack: Stack) -> Dump:
 
 async def _said(stack: Stack) -> dict[str, list[Row]]:
     async with databases_of(stack) as databases:
-        return {service: await connection.fetch(_SAID) for service, connection in databases.items()}
+        return {service: await connection.fetch(SAID) for service, connection in databases.items()}
 
 
 def _answers(rows: list[Row]) -> dict[UUID, Row]:
     """That an id was used for something else is said each time anew."""
-    answers = (row for row in rows if TOPICS_BY_NAME[row["topic"]].kind.endswith("replies"))
-    return {row["id"]: row for row in answers if _data(row).get("code") != "idempotency_conflict"}
+    return {row["id"]: row for row in rows if is_answer(row) and _data(row).get("code") != "idempotency_conflict"}
 
 
 def _new_words(service: str, before: list[Row], again: list[Row]) -> Iterator[str]:

@@ -84,7 +84,7 @@ def _page(outcomes: Sequence[Outcome], today: date, machine: str) -> str:
     lines += ["", f"`{summary(outcomes)}`", "", "| fault | what is done |", "| --- | --- |"]
     lines += [f"| {one.fault} | {' '.join(one.does.split())} |" for one in outcomes]
     for one in outcomes:
-        if one.measured and one.fault == "soak":
+        if one.measured:
             figures = ", ".join(f"{name} {value:,.2f}".rstrip("0").rstrip(".") for name, value in one.measured.items())
             lines += ["", f"Measured in {one.fault}: {figures}."]
         if one.skipped:

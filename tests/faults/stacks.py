@@ -23,6 +23,9 @@ MOST_AWAY: Final = 2
 """From one kill to the next, no longer. A process needs two seconds to be back, so often others are away too; but
 with more of them away the load would stand still, and who is idle is not hurt by a kill."""
 LOOK_S: Final = 0.02
+SESSION_TIMEOUT_S: Final = 6.0
+SHORT_SESSIONS: Final = {"YIKE_SESSION_TIMEOUT_MS": str(int(SESSION_TIMEOUT_S * 1000))}
+"""So long Kafka keeps the partitions of a process that did not say goodbye."""
 DAY: Final = time(9, 30), time(19)
 """Reminders may be sent then, and there is time left for it."""
 
@@ -78,7 +81,7 @@ async def started(
             namespace=f"{name}.",
             suffix=f"_{name}",
             modules=modules,
-            extra_env={"*": {"YIKE_SESSION_TIMEOUT_MS": "6000"}, **(settings or {})},
+            extra_env={"*": SHORT_SESSIONS, **(settings or {})},
         )
         try:
             yield stack

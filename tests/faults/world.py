@@ -24,6 +24,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 from ops.stack_layout import PART_NAMES, Stack, topics_of
 from services.escrow import audit
+from shared.contracts.topics import TOPICS_BY_NAME
 
 QUIET_S: Final = 60.0
 LOOK_AGAIN_S: Final = 0.05
@@ -109,16 +110,21 @@ class Kafka:
 
     async def records(self) -> list[Record]:
         """Every message on every topic, partition by partition in the order of offsets; to be asked once."""
+        raw = await self.raw_records()
+        return sorted(self._record(one) for one in raw if all(name != PLANTED for name, _ in one.headers))
+
+    async def raw_records(self) -> list[Any]:
+        """All there is, as aiokafka has it; to be asked once."""
         ends = {partition: end for partition, end in (await self.ends()).items() if end}
-        found: list[Record] = []
+        found: list[Any] = []
         left = set(ends)
         self._reader.resume(*left)
         while left:
             for some in (await self._reader.getmany(*left, timeout_ms=200)).values():
-                found += [self._record(one) for one in some if all(name != PLANTED for name, _ in one.headers)]
+                found += some
             left = {partition for partition in left if await self._reader.position(partition) < ends[partition]}
         self._reader.pause(*ends)
-        return sorted(found)
+        return found
 
     def _record(self, record: Any) -> Record:
         headers = dict(record.headers)
@@ -163,7 +169,7 @@ async def databases_of(stack: Stack) -> AsyncIterator[Databases]:
 
 # --- quiet --------------------------------------------------------------------------------------------------------
 
-_UNSENT: Final = "SELECT count(*) FROM unsent"
+UNSENT: Final = "SELECT count(*) FROM unsent"
 _DUE: Final = "SELECT count(*) FROM timers WHERE due_at <= yike_now()"
 _SMS_UNDER_WAY: Final = """
 SELECT count(*) FROM sms WHERE state = 'sending' OR (state = 'queued' AND not_before <= yike_now())
@@ -188,7 +194,7 @@ async def quiet(stack: Stack, *, timeout_s: float = QUIET_S) -> None:
 
 
 async def _under_way(databases: Databases) -> list[str]:
-    asked = [(service, what, sql) for service in databases for what, sql in (("unsent", _UNSENT), ("due", _DUE))]
+    asked = [(service, what, sql) for service in databases for what, sql in (("unsent", UNSENT), ("due", _DUE))]
     asked.append(("notify", "SMS under way", _SMS_UNDER_WAY))
     counts = [(service, what, await databases[service].fetchval(sql)) for service, what, sql in asked]
     return [f"{service}: {count} {what}" for service, what, count in counts if count]
@@ -260,6 +266,11 @@ async def look(stack: Stack) -> World:
             deadlocks=deadlocks,
             sms=[json.loads(line) for line in sms_lines(stack)],
         )
+
+
+def is_answer(row: Row) -> bool:
+    """Whether a row of an outbox answers something. Only answers are said again."""
+    return TOPICS_BY_NAME[row["topic"]].kind.endswith("replies")
 
 
 def sms_lines(stack: Stack) -> list[str]:

@@ -12,6 +12,8 @@ from typing import Final
 
 import psutil
 
+from ops.cli.site import connected
+from ops.provision import database_name
 from ops.scenario import Scenario
 from ops.stack.postgres import free_port
 from ops.stack.processes import answers
@@ -19,11 +21,13 @@ from ops.stack_layout import PART_NAMES, Stack, process_specs
 from shared.settings import SERVICES
 from tests.faults.invariants import Expected
 from tests.faults.load import Load
+from tests.faults.stacks import LOOK_S, SHORT_SESSIONS
 
-LOOK_S: Final = 0.02
-SESSION_TIMEOUT_S: Final = 6.0
-"""Of the consumers of every stack here."""
 READY_S: Final = 60.0
+_END_SESSIONS: Final = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE application_name = 'yike' AND ($1::text IS NULL OR datname = $1)
+"""
 
 
 class Skipped(Exception):
@@ -49,6 +53,12 @@ class Drill:
         async with asyncio.timeout(READY_S):
             while not all(self.stack.state(name).ready for name in PART_NAMES):
                 await asyncio.sleep(LOOK_S)
+
+    async def end_sessions(self, name: str | None = None) -> int:
+        """Ends all sessions that the services, or one of them, have at PostgreSQL; how many."""
+        database = None if name is None else database_name(name, self.stack.site.suffix)
+        async with connected(self.stack.admin_dsn) as connection:
+            return int(await connection.fetchval(_END_SESSIONS, database))
 
     def pid(self, name: str) -> int:
         """Of a process that runs."""
@@ -84,7 +94,7 @@ async def a_copy(stack: Stack, name: str) -> AsyncIterator[psutil.Process]:
     """A second copy of a process, beside the first, for as long as the block lasts."""
     assert name in SERVICES
     port = free_port()
-    settings = {"YIKE_PORT": str(port), "YIKE_INSTANCE": f"{name}-1", "YIKE_SESSION_TIMEOUT_MS": "6000"}
+    settings = {"YIKE_PORT": str(port), "YIKE_INSTANCE": f"{name}-1", **SHORT_SESSIONS}
     spec = process_specs(stack.site, [name], extra_env={name: settings})[0]
     with (stack.folder / "logs" / f"{name}-1.log").open("ab") as log:
         child = await asyncio.create_subprocess_exec(

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import asyncpg
 import psutil
 
 from bench.load import Lesson, LoadGateway, Order, lessons, new_order, purchases
+from ops.cli.site import connected
+from ops.provision import database_name
 from ops.stack_layout import PART_NAMES
 from shared.clock import SETTING, get_offset
 from tests.faults.drills.base import Drill
@@ -49,33 +50,17 @@ async def clocks(drill: Drill) -> None:
     """the clock of each service in turn is an hour fast, then an hour slow, then right again"""
     drill.load.lenient = True
     offset = await get_offset(drill.stack.admin_dsn)
-    connection = await asyncpg.connect(drill.stack.admin_dsn)
-    try:
+    async with connected(drill.stack.admin_dsn) as connection:
         for name in PART_NAMES:
-            database = (await _database_name(drill, name)).replace('"', "")
+            database = database_name(name, drill.stack.site.suffix)
             for jump_s in JUMPS_S:
                 seconds = offset.total_seconds() + jump_s
                 await connection.execute(f"ALTER DATABASE \"{database}\" SET {SETTING} = '{seconds}'")
-                # A setting of a database counts for new sessions.
-                await connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", database
-                )
+                await drill.end_sessions(name)  # a setting of a database counts for new ones
                 drill.blows += 1
                 await asyncio.sleep(JUMP_LASTS_S)
             await connection.execute(f'ALTER DATABASE "{database}" RESET {SETTING}')
-            await connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", database
-            )
-    finally:
-        await connection.close()
-
-
-async def _database_name(drill: Drill, name: str) -> str:
-    connection = await asyncpg.connect(drill.stack.dsn(name))
-    try:
-        return str(await connection.fetchval("SELECT current_database()"))
-    finally:
-        await connection.close()
+            await drill.end_sessions(name)
 
 
 async def mute(drill: Drill) -> None:
@@ -88,13 +73,7 @@ async def mute(drill: Drill) -> None:
         log.symlink_to(full)
         await drill.stack.resume(name)
         drill.blows += 1
-    connection = await asyncpg.connect(drill.stack.admin_dsn)
-    try:  # something to be logged
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'yike'"
-        )
-    finally:
-        await connection.close()
+    await drill.end_sessions()  # something to be logged
     done = len(drill.expected.lessons)
     await asyncio.sleep(MUTE_S)
     if len(drill.expected.lessons) == done:

@@ -9,16 +9,15 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 
 from ops.bank import desk
 from ops.bank.behaviour import Name
+from ops.cli.site import connected
 from shared.contracts import topics
 from shared.contracts.bank import InstructionKind
 from shared.contracts.catalog import PublishCourse
-from shared.contracts.escrow import Settled
 from shared.contracts.orders import (
     ApplyLesson,
     ConfirmLesson,
@@ -26,14 +25,12 @@ from shared.contracts.orders import (
     LessonAnswer,
     ObjectLesson,
     PayPurchase,
-    PlacePurchase,
     PurchaseEnrolled,
     PurchaseView,
     SignContract,
 )
 from shared.contracts.topics import ALL_TOPICS, TOPICS_BY_NAME
 from shared.ids import new_id
-from shared.messaging.broker import make_reader
 from shared.messaging.rpc import GatewayClient, RequestRefused
 from shared.settings import SERVICES
 from tests.faults.drills.base import Drill
@@ -56,7 +53,9 @@ async def send_again(drill: Drill) -> None:
     await producer.start()
     others = OTHERS
     try:
-        for record in await _history(drill):
+        async with kafka_of(drill.stack) as kafka:
+            history = await kafka.raw_records()
+        for record in history:
             if drill.chance.random() >= 0.1:
                 continue
             sending: dict[str, Any] = {"partition": record.partition, "headers": list(record.headers)}
@@ -77,38 +76,16 @@ async def send_again(drill: Drill) -> None:
         await producer.stop()
 
 
-async def _history(drill: Drill) -> list[Any]:
-    """Every record there is now."""
-    reader = make_reader(drill.stack.client_settings)
-    await reader.start()
-    found: list[Any] = []
-    try:
-        async with kafka_of(drill.stack) as kafka:
-            ends = {partition: end for partition, end in (await kafka.ends()).items() if end}
-        reader.assign(list(ends))
-        while any([await reader.position(partition) < end for partition, end in ends.items()]):
-            for records in (await reader.getmany(timeout_ms=200)).values():
-                found += records
-    finally:
-        await reader.stop()
-    return found
-
-
 def _kind(drill: Drill, topic: str) -> str:
     return TOPICS_BY_NAME[topic.removeprefix(drill.stack.site.namespace)].kind
 
 
 async def ask_at_once(drill: Drill) -> None:
     """one purchase is asked for 50 times at once under one message id, another one under 50 ids"""
-    guardian, course = drill.load.guardians[0], drill.load.course
+    guardian = drill.load.guardians[0]
     async with GatewayClient(drill.stack.client_settings, "test", partition=2) as client:
         for same_id in (True, False):
-            place = PlacePurchase(
-                order_id=new_id(),
-                account_id=guardian.account_id,
-                child_id=guardian.child_id,
-                course_id=course.course_id,
-            )
+            place = drill.load.placing(new_id(), guardian)
             drill.expected.orders[place.order_id] = "to_sign"
             ids = [new_id()] * AT_ONCE if same_id else [new_id() for _ in range(AT_ONCE)]
             asking = (client.ask(place, token=guardian.token, message_id=id_, timeout_s=30.0) for id_ in ids)
@@ -150,12 +127,11 @@ async def poison(drill: Drill) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=drill.stack.kafka, max_request_size=4 * 1024 * 1024)
     await producer.start()
     try:
+        heard = await _heard(drill)
         for topic in ALL_TOPICS:
-            if topic.kind not in ("requests", "commands") or topic.owner not in SERVICES:
-                continue
-            if not await _is_heard(drill, topic.owner, topic.name):
-                continue
             name = drill.stack.site.namespace + topic.name
+            if topic.kind not in ("requests", "commands") or topic.owner not in SERVICES or name not in heard:
+                continue
             for body, headers in _poisons().values():
                 await producer.send_and_wait(name, body, key=b"k", headers=[*headers, (PLANTED, b"1")])
                 drill.blows += 1
@@ -172,10 +148,11 @@ async def poison(drill: Drill) -> None:
     await _ask_badly(drill)
 
 
-async def _is_heard(drill: Drill, service: str, topic: str) -> bool:
+async def _heard(drill: Drill) -> set[str]:
+    """The topics that any service listens to."""
     async with kafka_of(drill.stack) as kafka:
-        _, members = await kafka.members(service)
-    return any(one.topic == drill.stack.site.namespace + topic for some in members.values() for one in some)
+        groups = [(await kafka.members(service))[1] for service in SERVICES]
+    return {partition.topic for members in groups for some in members.values() for partition in some}
 
 
 async def _ask_badly(drill: Drill) -> None:
@@ -220,11 +197,8 @@ async def _eager(drill: Drill) -> None:
         ConfirmLesson(order_id=order_id, lesson_no=1),
         PayPurchase(order_id=order_id, method="alipay"),
     )
-    place = PlacePurchase(
-        order_id=order_id, account_id=guardian.account_id, child_id=guardian.child_id, course_id=load.course.course_id
-    )
-    asking = [drill.scenario.ask(place, PurchaseView, guardian.token)]
-    await asyncio.gather(*asking, *(_too_early(drill, request, order_id) for request in early))
+    asking = drill.scenario.ask(load.placing(order_id, guardian), PurchaseView, guardian.token)
+    await asyncio.gather(asking, *(_too_early(drill, request, order_id) for request in early))
     drawn = await load.gateway.first(str(order_id), ContractDrawn)
     assert isinstance(drawn, ContractDrawn)
     sign = SignContract(order_id=order_id, contract_sha256=drawn.contract_sha256)
@@ -250,10 +224,7 @@ async def _too_early(drill: Drill, request: ApplyLesson | ConfirmLesson | PayPur
 async def _silence(drill: Drill) -> None:
     """Lessons are filed and nobody answers until the last moment; then all object while silence confirms them."""
     lessons = [lesson for lesson, _ in zip(drill.load.lessons, range(SILENT), strict=False)]
-    answers = []
-    for order, number in lessons:
-        apply = ApplyLesson(order_id=order.order_id, lesson_no=number)
-        answers.append(await drill.scenario.ask(apply, LessonAnswer, order.institution.token))
+    answers = [await drill.load.applies(*lesson) for lesson in lessons]
     due = max(answer.answer_by for answer in answers if answer.answer_by is not None)
     await quiet(drill.stack)
     drill.scenario.clock_offset = await drill.stack.advance(due - drill.scenario.now())
@@ -268,8 +239,7 @@ async def _objects(drill: Drill, order: Any, number: int) -> None:
     except RequestRefused as refused:
         if refused.code != "lesson_state":
             raise
-        await drill.load.gateway.first(f"{order.order_id}:{number}", Settled)
-        drill.expected.lessons[order.order_id, number] = "paid_out"
+        await drill.load.is_paid(order, number)
     else:
         drill.expected.lessons[order.order_id, number] = "objected"
     drill.blows += 1
@@ -312,14 +282,11 @@ async def bank(drill: Drill) -> None:
 
 async def _until_final(drill: Drill, waited: timedelta) -> None:
     """Lets time pass until no instruction waits for the bank any more."""
-    connection = await asyncpg.connect(drill.stack.dsn("escrow"))
-    try:
+    async with connected(drill.stack.dsn("escrow")) as connection:
         for _ in range(MOST_ROUNDS):
             drill.scenario.clock_offset = await drill.stack.advance(waited)
             await asyncio.sleep(2.0)
             waited = timedelta(minutes=31)
             if drill.load.running == 0 and not await connection.fetchval(_OPEN):
                 return
-    finally:
-        await connection.close()
     raise LoadError("instructions are still without a final answer")

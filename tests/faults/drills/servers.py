@@ -8,10 +8,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Final
 
-import asyncpg
-
 from ops.cli.base import Common
 from ops.cli.outbox import republish
+from ops.cli.site import connected
 from ops.provision import ensure_topics
 from ops.stack.servers import embedded_kafka, embedded_postgres
 from ops.stack_layout import PART_NAMES, topics_of
@@ -71,24 +70,15 @@ async def _without_postgres(drill: Drill, away_s: float) -> None:
 
 async def end_backends(drill: Drill) -> None:
     """every half second all backends of the services are ended, twenty times"""
-    connection = await asyncpg.connect(drill.stack.admin_dsn)
-    try:
-        for _ in range(CUTS):
-            await asyncio.sleep(drill.chance.uniform(0.3, 0.7))
-            drill.blows += await connection.fetchval(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'yike'"
-            )
-    finally:
-        await connection.close()
+    for _ in range(CUTS):
+        await asyncio.sleep(drill.chance.uniform(0.3, 0.7))
+        drill.blows += await drill.end_sessions()
 
 
 async def lose_commits(drill: Drill) -> None:
     """thirty times the server commits, and the connection is cut before anybody hears of it"""
     async with AsyncExitStack() as closing:
-        proxies = {
-            name: await closing.enter_async_context(Proxy(drill.stack.dsn(name)))
-            for name in ("catalog", "orders", "escrow", "bank", "complaints", "notify")
-        }
+        proxies = {name: await closing.enter_async_context(Proxy(drill.stack.dsn(name))) for name in PART_NAMES}
         for name, proxy in proxies.items():
             await drill.stack.restart(name, {"YIKE_DATABASE": proxy.dsn})
         while (cut := sum(proxy.commits_cut for proxy in proxies.values())) < COMMITS_CUT:
@@ -102,14 +92,10 @@ async def lose_commits(drill: Drill) -> None:
 
 async def lock_table(drill: Drill) -> None:
     """escrow's accounts are locked for 30 s, longer than it waits for a lock and longer than its max.poll.interval"""
-    connection = await asyncpg.connect(drill.stack.dsn("escrow"))
-    try:
-        async with connection.transaction():
-            await connection.execute("LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE")
-            drill.blows += 1
-            await asyncio.sleep(LOCKED_S)
-    finally:
-        await connection.close()
+    async with connected(drill.stack.dsn("escrow")) as connection, connection.transaction():
+        await connection.execute("LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE")
+        drill.blows += 1
+        await asyncio.sleep(LOCKED_S)
 
 
 async def fill_postgres(drill: Drill) -> None:

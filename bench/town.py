@@ -1,0 +1,52 @@
+"""The town that bench and profile load: institutions with courses, families, and what each of them will buy."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from rich.console import Console
+
+from bench.load import Order, new_order
+from ops.scenario import Scenario
+from ops.stack_layout import Stack
+from shared.messaging.rpc import GatewayClient
+
+LESSONS: Final = 12
+PRICE_FEN: Final = 120_000
+WINDOW: Final = 1000
+PURCHASE_WINDOW: Final = 400
+
+
+@dataclass
+class Sizes:
+    """How much of each load; `quick` is for trying the bench itself."""
+
+    guardians: int = 200
+    courses: int = 20
+    purchases: int = 3000
+    lessons: int = 12_000
+    transfers: int = 30_000
+    relay_rows: int = 100_000
+
+
+async def prepare(console: Console, stack: Stack, sizes: Sizes) -> list[Order]:
+    """Institutions, courses and families, all made over Kafka."""
+    async with GatewayClient(stack.client_settings, "bench") as client:
+        scenario = Scenario(client, stack.keys, stack.sms_file, seed=1)
+        institutions = [await scenario.open_institution(f"蓝天培训中心{n}") for n in range(max(1, sizes.courses // 4))]
+        offers = []
+        for n in range(sizes.courses):
+            institution = institutions[n % len(institutions)]
+            seats = 2 * sizes.purchases // sizes.courses + 10
+            course = await scenario.publish_course(
+                institution, f"篮球{n}班", lessons=LESSONS, price_fen=PRICE_FEN, seats=seats
+            )
+            offers.append((institution, course))
+        began = time.perf_counter()
+        guardians = []
+        for start in range(0, sizes.guardians, 50):
+            some = range(start, min(start + 50, sizes.guardians))
+            guardians += await asyncio.gather(*(scenario.new_guardian(f"138{n:08d}") for n in some))
+        console.print(f"  {len(guardians)} families signed in  [dim]{time.perf_counter() - began:.1f} s[/dim]")
+    return [new_order(guardians[n % len(guardians)], *offers[n % len(offers)]) for n in range(sizes.purchases)]
