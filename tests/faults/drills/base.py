@@ -1,27 +1,19 @@
 """What a fault is, and what it may use."""
 
 import asyncio
-import os
 import random
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from ops.cli.site import connected
 from ops.provision import database_name
 from ops.scenario import Scenario
-from ops.stack.postgres import free_port
-from ops.stack.processes import answers
-from ops.stack_layout import PART_NAMES, Stack, process_specs
-from shared.settings import SERVICES
+from ops.stack_layout import PART_NAMES, Stack
 from tests.faults.invariants import Expected
 from tests.faults.load import Load
-from tests.faults.stacks import LOOK_S, SHORT_SESSIONS
+from tests.faults.stacks import LOOK_S
 
 READY_S: Final = 60.0
 _END_SESSIONS: Final = """
@@ -87,29 +79,3 @@ class Fault:
     def does(self) -> str:
         """In words."""
         return (self.strike.__doc__ or "").strip()
-
-
-@asynccontextmanager
-async def a_copy(stack: Stack, name: str) -> AsyncIterator[psutil.Process]:
-    """A second copy of a process, beside the first, for as long as the block lasts."""
-    assert name in SERVICES
-    port = free_port()
-    settings = {"YIKE_PORT": str(port), "YIKE_INSTANCE": f"{name}-1", **SHORT_SESSIONS}
-    spec = process_specs(stack.site, [name], extra_env={name: settings})[0]
-    with (stack.folder / "logs" / f"{name}-1.log").open("ab") as log:
-        child = await asyncio.create_subprocess_exec(
-            *spec.argv,
-            env={**os.environ, **spec.env},
-            stdout=log,
-            stderr=log,
-            start_new_session=sys.platform != "win32",
-        )
-    try:
-        async with asyncio.timeout(READY_S):
-            while not await asyncio.to_thread(answers, f"http://127.0.0.1:{port}/health/ready"):
-                await asyncio.sleep(LOOK_S)
-        yield psutil.Process(child.pid)
-    finally:
-        if child.returncode is None:
-            child.terminate()
-            await child.wait()

@@ -9,11 +9,12 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer
 
 from ops.cli.site import connected
+from ops.copies import a_copy
 from ops.stack_layout import PART_NAMES
 from shared.messaging.crash import LABELS
 from tests.faults import puppet
-from tests.faults.drills.base import Drill, a_copy
-from tests.faults.stacks import LOOK_S, SESSION_TIMEOUT_S, kill_at_random
+from tests.faults.drills.base import Drill
+from tests.faults.stacks import LOOK_S, SESSION_TIMEOUT_S, SHORT_SESSIONS, kill_at_random
 from tests.faults.world import kafka_of
 
 KILLS: Final = 100
@@ -77,7 +78,7 @@ async def stop_and_go(drill: Drill) -> None:
     """SIGSTOP in the middle of a transaction for longer than the session, then SIGCONT; a second copy takes over
     meanwhile"""
     for name in ("escrow", "orders"):
-        async with a_copy(drill.stack, name) as copy:
+        async with a_copy(drill.stack, name, SHORT_SESSIONS) as copy:
             for stop in range(STOPS):
                 process = drill.pid(name) if stop % 2 == 0 else copy.pid
                 await _stop_in_transaction(drill, name, process)
@@ -108,7 +109,7 @@ async def kill_relays(drill: Drill) -> None:
         drill.blows += len(HANDLES)
     async with AsyncExitStack() as closing:
         for name in ("orders", "escrow"):
-            await closing.enter_async_context(a_copy(drill.stack, name))
+            await closing.enter_async_context(a_copy(drill.stack, name, SHORT_SESSIONS))
         for name in ("orders", "escrow") * 2:
             await drill.all_ready()
             drill.stack.kill(name)
@@ -121,7 +122,7 @@ async def two_copies(drill: Drill) -> None:
     deadlock"""
     async with AsyncExitStack() as closing:
         for name in HANDLES:
-            await closing.enter_async_context(a_copy(drill.stack, name))
+            await closing.enter_async_context(a_copy(drill.stack, name, SHORT_SESSIONS))
             drill.blows += 1
         await asyncio.sleep(10 * MEMBER_S)
 
