@@ -25,14 +25,14 @@ PYTHONS := python3.14 python3.13 python3.12 python3.11 python3 python
 CODE := $(wildcard services shared ops gateway bench tests)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo up down test check bench profile faults mutants lock clean
+.PHONY: help demo up down test check bench bench-long profile faults mutants lock clean
 
 help:
 	@echo "make demo    the whole system in the foreground, with a story played through it; ctrl-C ends it"
 	@echo "make up      the whole system in the background        make down   stop it"
 	@echo "make test    all tests (STACK=embedded|containers, ARGS=\"-k words\")"
 	@echo "make check   style, types, layers, contracts, migrations, compose file, lock"
-	@echo "make bench   load and comparisons"
+	@echo "make bench   load and comparisons        make bench-long  also ten million rows and a midnight"
 	@echo "make profile a flame graph of every process under load"
 	@echo "make faults  21 kinds of faults under load, everything checked after each (ONE=name, SEED=n, BREAK=all, SOAK=1h)"
 	@echo "make mutants small faults in the code, one at a time: do the tests notice? (ONLY=\"path …\", SAMPLE=n, SEED=n, AGAIN=1)"
@@ -52,6 +52,9 @@ test: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-long: $(INSTALLED)
+	@$(BIN)/python -m bench --long $(ARGS)
 
 profile: $(INSTALLED)
 	@$(BIN)/python -m bench.profile $(ARGS)

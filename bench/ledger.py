@@ -2,13 +2,19 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
+import psutil
 from aiokafka import AIOKafkaProducer
 
+from bench.cores import Cores
+from ops.copies import a_copy
 from ops.stack_layout import PART_NAMES, Stack
 from shared.clock import get_offset, machine_now
 from shared.contracts.bank import Result
@@ -19,132 +25,160 @@ from shared.ids import instruction_number, new_id
 from shared.messaging.broker import make_producer
 from shared.messaging.trace import new_traceparent
 
-COLD_ORDERS = 10_000
-LESSON_FEN = 100
+LESSON_FEN: Final = 100
+MOST_WAITED_S: Final = 600.0
+ONE_PER_COMMIT: Final = {"YIKE_POLL_RECORDS": "1", "YIKE_POLL_EVERY_MS": "0"}
+SHORT_SESSIONS: Final = {"YIKE_SESSION_TIMEOUT_MS": "6000"}
+
+Releases = Sequence[tuple[UUID, int]]
+"""Order and lesson number."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Rate:
+    """Transfers per second; microseconds of CPU that each cost, by kind of process; how many cores were busy."""
+
+    per_s: float
+    cpu_us: dict[str, float]
+    cores: float
+
+
 class Ledger:
-    """Transfers per second from the topic: over many orders, and all on one."""
+    """Escrow, its database, and a producer that plays all others."""
 
-    cold_per_s: float
-    hot_per_s: float
+    def __init__(self, stack: Stack, producer: AIOKafkaProducer, connection: "asyncpg.Connection[Any]") -> None:
+        self.stack = stack
+        self.connection = connection
+        self._producer = producer
 
+    async def open(self, orders: Mapping[UUID, int]) -> None:
+        """Each order, with so many lessons, has its fee collected and held; we play the bank's answers."""
+        now = machine_now() + await get_offset(self.stack.admin_dsn)
+        account = BankAccount(bank="icbc", supervised_account="BENCH", payout_account="BENCH-P")
+        who = new_id()
+        for order_id, lessons in orders.items():
+            await self._send(
+                CollectPayment(
+                    order_id=order_id,
+                    account_id=who,
+                    institution_id=who,
+                    account=account,
+                    amount_fen=lessons * LESSON_FEN,
+                    lessons=lessons,
+                    method="alipay",
+                    pay_by=now + timedelta(days=1),
+                )
+            )
+        await self._until("SELECT count(*) FROM accounts WHERE account_id = $1", len(orders), who)
+        for order_id, lessons in orders.items():
+            await self.bank_says("C", order_id, 0, lessons * LESSON_FEN)
+        await self._until("SELECT count(*) FROM accounts WHERE account_id = $1 AND state = 'held'", len(orders), who)
 
-async def ledger_rates(stack: Stack, transfers: int) -> Ledger:
-    """Measures both; opens the orders first."""
-    producer = make_producer(stack.client_settings, "bench-ledger")
-    await producer.start()
-    others = [name for name in PART_NAMES if name != "escrow"]
-    try:
-        cold_orders = min(COLD_ORDERS, transfers)
-        per_order = transfers // cold_orders
-        cold = [new_id() for _ in range(cold_orders)]
-        hot = new_id()
-        for name in others:
-            await stack.halt(name)
-        await _open(stack, producer, dict.fromkeys(cold, per_order) | {hot: transfers})
-        cold_releases = [(order, number) for number in range(1, per_order + 1) for order in cold]
-        cold_per_s = await _release(stack, producer, cold_releases)
-        hot_per_s = await _release(stack, producer, [(hot, number) for number in range(1, transfers + 1)])
-        for name in others:
-            await stack.resume(name)
-    finally:
-        await producer.stop()
-    return Ledger(cold_per_s, hot_per_s)
+    async def settle(self, order_id: UUID, lessons: int) -> None:
+        """The first lessons of an order, released and paid out."""
+        await self.rate([(order_id, number) for number in range(1, lessons + 1)])
+        for number in range(1, lessons + 1):
+            await self.bank_says("P", order_id, number, LESSON_FEN)
+        query = "SELECT count(*) FROM instructions WHERE order_id = $1 AND kind = 'payout' AND state = 'paid'"
+        await self._until(query, lessons, order_id)
 
-
-async def _open(stack: Stack, producer: AIOKafkaProducer, orders: dict[UUID, int]) -> None:
-    """Each order's fee is collected and held; we play the bank's answers."""
-    offset = await get_offset(stack.admin_dsn)
-    now = machine_now() + offset
-    account = BankAccount(bank="icbc", supervised_account="BENCH", payout_account="BENCH-P")
-    who = new_id()
-    for order_id, lessons in orders.items():
-        collect = CollectPayment(
-            order_id=order_id,
-            account_id=who,
-            institution_id=who,
-            account=account,
-            amount_fen=lessons * LESSON_FEN,
-            lessons=lessons,
-            method="alipay",
-            pay_by=now + timedelta(days=1),
+    async def rate(self, releases: Releases, copies: Sequence[psutil.Process] = ()) -> Rate:
+        """How fast: all releases come on the topic while escrow and its `copies` stand still, then they
+        go on; the seconds are those between the first commit and the last."""
+        pid = self.stack.state("escrow").pid
+        assert pid is not None
+        processes = [psutil.Process(pid), *copies]
+        before = await self.connection.fetchval("SELECT count(*) FROM transfers")
+        for process in processes:
+            process.suspend()
+        for order_id, lesson_no in releases:
+            await self._send(ReleaseLesson(order_id=order_id, lesson_no=lesson_no))
+        await self._producer.flush()
+        began, cores = time.perf_counter(), Cores.begin()
+        for process in processes:
+            process.resume()
+        await self._until("SELECT count(*) - $1 FROM transfers", len(releases), before)
+        took = await self.connection.fetchval(
+            "SELECT max(made_at) - min(made_at) FROM (SELECT made_at FROM transfers ORDER BY made_at DESC LIMIT $1) t",
+            len(releases),
         )
-        await _send(stack, producer, collect)
-    await producer.flush()
-    await _until(stack, "SELECT count(*) FROM accounts WHERE account_id = $1", len(orders), who)
-    for order_id, lessons in orders.items():
-        number = instruction_number("C", order_id, 0, 0)
+        await self._until("SELECT (NOT EXISTS (SELECT FROM unsent))::int", 1)
+        used = cores.seconds()
+        return Rate(
+            len(releases) / max(took.total_seconds(), 0.001),
+            {name: seconds / len(releases) * 1e6 for name, seconds in used.items()},
+            sum(used.values()) / (time.perf_counter() - began),
+        )
+
+    async def rate_one_per_commit(self, releases: Releases) -> Rate:
+        """The same, each message in a transaction of its own."""
+        await self.stack.restart("escrow", ONE_PER_COMMIT)
+        try:
+            return await self.rate(releases)
+        finally:
+            await self.stack.restart("escrow")
+
+    async def rate_of_two(self, releases: Releases) -> Rate:
+        """The same with two copies of escrow, each on half of the partitions."""
+        async with a_copy(self.stack, "escrow", SHORT_SESSIONS) as copy:
+            return await self.rate(releases, [copy])
+
+    async def bank_says(self, letter: str, order_id: UUID, lesson_no: int, amount_fen: int) -> None:
+        """The bank's word that a collection (C) or payout (P) was paid."""
+        number = instruction_number(letter, order_id, lesson_no, 0)
         paid = Result(
             order_id=order_id,
             number=number,
-            kind="collect",
+            kind={"C": "collect", "P": "payout"}[letter],
             outcome="paid",
-            amount_fen=lessons * LESSON_FEN,
+            amount_fen=amount_fen,
             bank="icbc",
             reference=f"B-{number}",
-            happened_at=now,
+            happened_at=machine_now() + await get_offset(self.stack.admin_dsn),
         )
-        await _send(stack, producer, paid)
-    await producer.flush()
-    await _until(stack, "SELECT count(*) FROM accounts WHERE account_id = $1 AND state = 'held'", len(orders), who)
+        await self._send(paid)
+
+    async def _send(self, data: Data) -> None:
+        message_id = new_id()
+        body = encode(
+            {
+                "specversion": "1.0",
+                "id": message_id,
+                "source": "/bench",
+                "type": data.TYPE,
+                "time": machine_now(),
+                "subject": data.partition_key,
+                "correlationid": message_id,
+                "partitionkey": data.partition_key,
+                "traceparent": new_traceparent(),
+                "data": data,
+            }
+        )
+        topic = self.stack.client_settings.namespace + data.TOPIC
+        await self._producer.send(topic, body.encode(), key=data.partition_key.encode())
+
+    async def _until(self, query: str, wanted: int, *arguments: object) -> None:
+        await self._producer.flush()
+        deadline = time.monotonic() + MOST_WAITED_S
+        while await self.connection.fetchval(query, *arguments) < wanted:
+            if time.monotonic() > deadline:
+                raise TimeoutError(query)
+            await asyncio.sleep(0.1)
 
 
-async def _release(stack: Stack, producer: AIOKafkaProducer, releases: list[tuple[UUID, int]]) -> float:
-    """All on the topic while escrow is away; then escrow comes, and the seconds between its first and last commit."""
-    await stack.halt("escrow")
-    before = await _scalar(stack, "SELECT count(*) FROM transfers")
-    for order_id, lesson_no in releases:
-        await _send(stack, producer, ReleaseLesson(order_id=order_id, lesson_no=lesson_no))
-    await producer.flush()
-    await stack.resume("escrow")
-    await _until(stack, "SELECT count(*) - $1 FROM transfers", len(releases), before)
-    first, last = await _row(
-        stack,
-        "SELECT min(made_at), max(made_at) FROM (SELECT made_at FROM transfers ORDER BY made_at DESC LIMIT $1) t",
-        len(releases),
-    )
-    return float(len(releases) / max((last - first).total_seconds(), 0.001))
-
-
-async def _send(stack: Stack, producer: AIOKafkaProducer, data: Data) -> None:
-    message_id = new_id()
-    body = encode(
-        {
-            "specversion": "1.0",
-            "id": message_id,
-            "source": "/bench",
-            "type": data.TYPE,
-            "time": machine_now(),
-            "subject": data.partition_key,
-            "correlationid": message_id,
-            "partitionkey": data.partition_key,
-            "traceparent": new_traceparent(),
-            "data": data,
-        }
-    )
-    topic = stack.client_settings.namespace + data.TOPIC
-    await producer.send(topic, body.encode(), key=data.partition_key.encode())
-
-
-async def _row(stack: Stack, query: str, *arguments: object) -> asyncpg.Record:
+@asynccontextmanager
+async def ledger_alone(stack: Stack) -> AsyncIterator[Ledger]:
+    """All processes but escrow are away for as long as the block lasts."""
+    others = [name for name in PART_NAMES if name != "escrow"]
+    producer = make_producer(stack.client_settings, "bench-ledger")
+    await producer.start()
     connection = await asyncpg.connect(stack.dsn("escrow"))
     try:
-        row = await connection.fetchrow(query, *arguments)
+        for name in others:
+            await stack.halt(name)
+        yield Ledger(stack, producer, connection)
+        for name in others:
+            await stack.resume(name)
     finally:
         await connection.close()
-    assert row is not None
-    return row
-
-
-async def _scalar(stack: Stack, query: str, *arguments: object) -> int:
-    return int((await _row(stack, query, *arguments))[0])
-
-
-async def _until(stack: Stack, query: str, wanted: int, *arguments: object) -> None:
-    deadline = time.monotonic() + 300
-    while await _scalar(stack, query, *arguments) < wanted:
-        if time.monotonic() > deadline:
-            raise TimeoutError(query)
-        await asyncio.sleep(0.1)
+        await producer.stop()

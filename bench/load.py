@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 from uuid import UUID
@@ -32,7 +32,7 @@ from shared.settings import ClientSettings
 
 STALLED_S: Final = 60.0
 LINGER_MS: Final = 10
-"""A gateway of many users sends and hears in small sets; part of every latency that is measured."""
+"""A gateway of many users sends and hears in small sets; part of every latency that is measured, but the idle one."""
 
 
 Hearing = Mapping[str, Callable[[dict[str, Any]], None]]
@@ -77,9 +77,10 @@ class LoadGateway(GatewayClient):
 
     HEARS = (topics.events("orders"), topics.events("escrow"))
 
-    def __init__(self, settings: ClientSettings) -> None:
-        super().__init__(settings, "bench", partition=1, linger_ms=LINGER_MS)
+    def __init__(self, settings: ClientSettings, *, linger_ms: int = LINGER_MS) -> None:
+        super().__init__(settings, "bench", partition=1, linger_ms=linger_ms)
         self.problems: list[Problem] = []
+        self._linger_s = linger_ms / 1000
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -107,7 +108,28 @@ class LoadGateway(GatewayClient):
                         self.problems.append(Problem.model_validate(pydantic_core.from_json(record.value)["data"]))
                     elif type_ in on:
                         on[type_](pydantic_core.from_json(record.value))
-            await asyncio.sleep(LINGER_MS / 1000)
+            await asyncio.sleep(self._linger_s)
+
+
+class _Stopwatch:
+    """Measures things by key, each from its beginning to its end."""
+
+    def __init__(self) -> None:
+        self.measured = Measured(time.perf_counter())
+        self._begun: dict[Hashable, float] = {}
+
+    def begin(self, key: Hashable, at: float | None = None) -> None:
+        """It begins now, or began `at`."""
+        self._begun[key] = at or time.perf_counter()
+
+    def end(self, key: Hashable) -> bool:
+        """It is done; False for what was not begun here, or ended before."""
+        began = self._begun.pop(key, None)
+        if began is None:
+            return False
+        self.measured.ended = time.perf_counter()
+        self.measured.seconds.append(self.measured.ended - began)
+        return True
 
 
 class _Window:
@@ -128,12 +150,11 @@ class _Window:
 async def purchases(gateway: LoadGateway, orders: Sequence[Order], window: int) -> Measured:
     """Complete purchases, `window` in flight: place → contract → sign and pay → held → enrolled."""
     by_id = {str(order.order_id): order for order in orders}
-    sent: dict[str, float] = {}
+    watch = _Stopwatch()
     outgoing: asyncio.Queue[tuple[Request, str]] = asyncio.Queue()
-    measured = Measured(time.perf_counter())
 
     def begin(order: Order) -> None:
-        sent[str(order.order_id)] = time.perf_counter()
+        watch.begin(str(order.order_id))
         request = PlacePurchase(
             order_id=order.order_id,
             account_id=order.guardian.account_id,
@@ -152,18 +173,15 @@ async def purchases(gateway: LoadGateway, orders: Sequence[Order], window: int) 
             outgoing.put_nowait((PayPurchase(order_id=order.order_id, method="alipay"), order.guardian.token))
 
     def on_enrolled(envelope: dict[str, Any]) -> None:
-        began = sent.pop(envelope["partitionkey"], None)
-        if began is not None:
-            measured.ended = time.perf_counter()
-            measured.seconds.append(measured.ended - began)
+        if watch.end(envelope["partitionkey"]):
             flight.next()
 
     def on_ended(envelope: dict[str, Any]) -> None:
         raise BenchError(f"a purchase ended: {envelope['data']}")
 
     on: Hearing = {ContractDrawn.TYPE: on_drawn, PurchaseEnrolled.TYPE: on_enrolled, PurchaseEnded.TYPE: on_ended}
-    await _drive(gateway, outgoing, on, lambda: len(measured.seconds) == len(orders))
-    return measured
+    await _drive(gateway, outgoing, on, lambda: len(watch.measured.seconds) == len(orders))
+    return watch.measured
 
 
 Lesson = tuple[Order, int]
@@ -175,13 +193,12 @@ async def lessons(gateway: LoadGateway, planned: Sequence[Lesson], window: int, 
     With `window` in flight, or, given `per_s`, begun at that even pace whatever is in flight (open loop).
     """
     by_key = {(str(order.order_id), number): order for order, number in planned}
-    sent: dict[tuple[str, int], float] = {}
+    watch = _Stopwatch()
     outgoing: asyncio.Queue[tuple[Request, str]] = asyncio.Queue()
-    measured = Measured(time.perf_counter())
 
     def begin(lesson: Lesson, began: float | None = None) -> None:
         order, number = lesson
-        sent[(str(order.order_id), number)] = began or time.perf_counter()
+        watch.begin((str(order.order_id), number), began)
         outgoing.put_nowait((ApplyLesson(order_id=order.order_id, lesson_no=number), order.institution.token))
 
     flight = _Window(window, begin, planned if per_s is None else ())
@@ -194,26 +211,43 @@ async def lessons(gateway: LoadGateway, planned: Sequence[Lesson], window: int, 
             outgoing.put_nowait((confirm, order.guardian.token))
 
     def on_settled(envelope: dict[str, Any]) -> None:
-        began = sent.pop((envelope["data"]["order_id"], envelope["data"]["lesson_no"]), None)
-        if began is not None:
-            measured.ended = time.perf_counter()
-            measured.seconds.append(measured.ended - began)
+        if watch.end((envelope["data"]["order_id"], envelope["data"]["lesson_no"])):
             flight.next()
 
     async def pace() -> None:
         assert per_s is not None
         for place, lesson in enumerate(planned):
-            due = measured.began + place / per_s
+            due = watch.measured.began + place / per_s
             if (early := due - time.perf_counter()) > 0:
                 await asyncio.sleep(early)
             begin(lesson, due)  # from when it was due: a load generator that is late must not hide a slow answer
 
     pacing = asyncio.create_task(pace()) if per_s is not None else None
     on: Hearing = {LessonAnswer.TYPE: on_answer, Settled.TYPE: on_settled}
-    await _drive(gateway, outgoing, on, lambda: len(measured.seconds) == len(planned))
+    await _drive(gateway, outgoing, on, lambda: len(watch.measured.seconds) == len(planned))
     if pacing is not None:
         await pacing
-    return measured
+    return watch.measured
+
+
+async def applications(gateway: LoadGateway, planned: Sequence[Lesson], window: int) -> Measured:
+    """Lessons that are filed, `window` in flight, and left to their families' silence."""
+    watch = _Stopwatch()
+    outgoing: asyncio.Queue[tuple[Request, str]] = asyncio.Queue()
+
+    def begin(lesson: Lesson) -> None:
+        order, number = lesson
+        watch.begin((str(order.order_id), number))
+        outgoing.put_nowait((ApplyLesson(order_id=order.order_id, lesson_no=number), order.institution.token))
+
+    flight = _Window(window, begin, planned)
+
+    def on_answer(envelope: dict[str, Any]) -> None:
+        if watch.end((envelope["data"]["order_id"], envelope["data"]["lesson_no"])):
+            flight.next()
+
+    await _drive(gateway, outgoing, {LessonAnswer.TYPE: on_answer}, lambda: len(watch.measured.seconds) == len(planned))
+    return watch.measured
 
 
 async def _drive(

@@ -1,9 +1,11 @@
 """The town that bench and profile load: institutions with courses, families, and what each of them will buy."""
 
 import asyncio
+import itertools
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from rich.console import Console
 
@@ -11,6 +13,8 @@ from bench.load import Order, new_order
 from ops.scenario import Scenario
 from ops.stack_layout import Stack
 from shared.messaging.rpc import GatewayClient
+
+T = TypeVar("T")
 
 LESSONS: Final = 12
 PRICE_FEN: Final = 120_000
@@ -20,7 +24,7 @@ PURCHASE_WINDOW: Final = 400
 
 @dataclass
 class Sizes:
-    """How much of each load; `quick` is for trying the bench itself."""
+    """How much of each load; the last two are of `make bench-long`."""
 
     guardians: int = 200
     courses: int = 20
@@ -28,6 +32,12 @@ class Sizes:
     lessons: int = 12_000
     transfers: int = 30_000
     relay_rows: int = 100_000
+    with_copies: int = 6000
+    idle: int = 100
+    one_per_commit: int = 2000
+    tpcb_seconds: int = 10
+    full: int = 10_000_000
+    silent: int = 500_000
 
 
 async def prepare(console: Console, stack: Stack, sizes: Sizes) -> list[Order]:
@@ -50,3 +60,8 @@ async def prepare(console: Console, stack: Stack, sizes: Sizes) -> list[Order]:
             guardians += await asyncio.gather(*(scenario.new_guardian(f"138{n:08d}") for n in some))
         console.print(f"  {len(guardians)} families signed in  [dim]{time.perf_counter() - began:.1f} s[/dim]")
     return [new_order(guardians[n % len(guardians)], *offers[n % len(offers)]) for n in range(sizes.purchases)]
+
+
+def lesson_by_lesson(orders: Sequence[T]) -> Iterator[tuple[T, int]]:
+    """The first lesson of each order, then the second of each, and so on without end."""
+    return ((order, number) for number in itertools.count(1) for order in orders)
