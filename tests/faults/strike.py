@@ -88,7 +88,9 @@ async def strike(
         where = folder
         if fault.limited:
             servers, where = closing.enter_context(little_room(fault.limited, servers))
-        stack = await closing.enter_async_context(started(servers, folder / name, modules=modules, settings=settings))
+        stack = await closing.enter_async_context(
+            started(servers, folder / name, modules=modules, settings=settings, partitions=fault.partitions)
+        )
         gateway = await closing.enter_async_context(Gateway(stack.client_settings))
         scenario = Scenario(gateway, stack.keys, stack.sms_file, seed=seed, patience_s=PATIENCE_S)
         scenario.clock_offset = await get_offset(stack.admin_dsn)

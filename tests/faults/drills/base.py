@@ -17,11 +17,11 @@ from ops.provision import database_name
 from ops.scenario import Scenario
 from ops.stack.postgres import free_port
 from ops.stack.processes import answers
-from ops.stack_layout import PART_NAMES, Stack, process_specs
+from ops.stack_layout import PART_NAMES, STACK_PARTITIONS, Stack
 from shared.settings import SERVICES
 from tests.faults.invariants import Expected
 from tests.faults.load import Load
-from tests.faults.stacks import LOOK_S, SHORT_SESSIONS
+from tests.faults.stacks import LOOK_S
 
 READY_S: Final = 60.0
 _END_SESSIONS: Final = """
@@ -72,7 +72,7 @@ class Fault:
     """`number` is that of the proof issue. `settings` by process, as in `Stack.start`; `puppets`: the processes are
     told what to do while they run (`puppet.py`); `limited`: which server is one of its own with little room; `short`:
     part of `make test`; `requests_lost`: what gateways asked may be gone from the topics; `long`: too much is said to
-    look at every message."""
+    look at every message; `partitions` of each topic."""
 
     number: int
     strike: Callable[[Drill], Awaitable[None]]
@@ -82,6 +82,7 @@ class Fault:
     short: bool = False
     requests_lost: bool = False
     long: bool = False
+    partitions: int = STACK_PARTITIONS
 
     @property
     def does(self) -> str:
@@ -91,15 +92,14 @@ class Fault:
 
 @asynccontextmanager
 async def a_copy(stack: Stack, name: str) -> AsyncIterator[psutil.Process]:
-    """A second copy of a process, beside the first, for as long as the block lasts."""
+    """A second copy of a process, told what the first is told, beside it for as long as the block lasts."""
     assert name in SERVICES
     port = free_port()
-    settings = {"YIKE_PORT": str(port), "YIKE_INSTANCE": f"{name}-1", **SHORT_SESSIONS}
-    spec = process_specs(stack.site, [name], extra_env={name: settings})[0]
+    spec = stack.spec(name)
     with (stack.folder / "logs" / f"{name}-1.log").open("ab") as log:
         child = await asyncio.create_subprocess_exec(
             *spec.argv,
-            env={**os.environ, **spec.env},
+            env={**os.environ, **spec.env, "YIKE_PORT": str(port), "YIKE_INSTANCE": f"{name}-1"},
             stdout=log,
             stderr=log,
             start_new_session=sys.platform != "win32",

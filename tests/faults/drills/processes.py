@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -22,6 +23,9 @@ STOPPED_S: Final = 1.5 * SESSION_TIMEOUT_S
 STOPS: Final = 3
 MOST_PASSINGS: Final = 5
 RELAY_KILLS: Final = 5
+FEW: Final = 12
+"""Orders that are taught at a time, where copies shall meet on them."""
+HELD_S: Final = 0.2
 HANDLES: Final = ("catalog", "orders", "escrow")
 """The services that a purchase or a lesson passes most often."""
 
@@ -31,6 +35,7 @@ WHERE datname = current_database() AND application_name = 'yike' AND backend_xid
   AND clock_timestamp() - state_change > interval '30 milliseconds'
 """
 """Who has written, and has said nothing for a while."""
+_HOLD: Final = "SELECT FROM accounts WHERE releasing_fen > 0 ORDER BY random() LIMIT 1 FOR UPDATE"
 _SAID_BY_TOMORROW: Final = "SELECT EXISTS (SELECT FROM outbox WHERE body LIKE $1)"
 
 
@@ -117,13 +122,26 @@ async def kill_relays(drill: Drill) -> None:
 
 
 async def two_copies(drill: Drill) -> None:
-    """two copies of orders, escrow and catalog work on the same orders from different topics: a lock out of order would
-    deadlock"""
+    """two copies of orders, escrow and catalog work on the same few orders from different topics, and again and again
+    somebody holds one of their accounts for a moment: a lock out of order would deadlock"""
+    _teach_few_at_once(drill)
     async with AsyncExitStack() as closing:
         for name in HANDLES:
             await closing.enter_async_context(a_copy(drill.stack, name))
             drill.blows += 1
-        await asyncio.sleep(10 * MEMBER_S)
+        escrow = await closing.enter_async_context(connected(drill.stack.dsn("escrow")))
+        end = time.monotonic() + 10 * MEMBER_S
+        while time.monotonic() < end:
+            async with escrow.transaction():
+                await escrow.execute(_HOLD)
+                await asyncio.sleep(HELD_S)
+            await asyncio.sleep(HELD_S)
+
+
+def _teach_few_at_once(drill: Drill) -> None:
+    """The lessons that are left, all those of some orders before those of the next."""
+    group = {order.order_id: number // FEW for number, order in enumerate(drill.load.taught)}
+    drill.load.lessons = iter(sorted(drill.load.lessons, key=lambda lesson: group[lesson[0].order_id]))
 
 
 async def roll(drill: Drill) -> None:
