@@ -25,7 +25,7 @@ MOST_PASSINGS: Final = 5
 RELAY_KILLS: Final = 5
 FEW: Final = 12
 """Orders that are taught at a time, where copies shall meet on them."""
-HELD_S: Final = 0.2
+HELD_S: Final = 0.1
 HANDLES: Final = ("catalog", "orders", "escrow")
 """The services that a purchase or a lesson passes most often."""
 
@@ -35,7 +35,7 @@ WHERE datname = current_database() AND application_name = 'yike' AND backend_xid
   AND clock_timestamp() - state_change > interval '30 milliseconds'
 """
 """Who has written, and has said nothing for a while."""
-_HOLD: Final = "SELECT FROM accounts WHERE releasing_fen > 0 ORDER BY random() LIMIT 1 FOR UPDATE"
+_HOLD: Final = "SELECT FROM accounts WHERE releasing_fen > 0 ORDER BY random() LIMIT 1 FOR UPDATE SKIP LOCKED"
 _SAID_BY_TOMORROW: Final = "SELECT EXISTS (SELECT FROM outbox WHERE body LIKE $1)"
 
 
@@ -135,7 +135,7 @@ async def two_copies(drill: Drill) -> None:
             async with escrow.transaction():
                 await escrow.execute(_HOLD)
                 await asyncio.sleep(HELD_S)
-            await asyncio.sleep(HELD_S)
+            await asyncio.sleep(LOOK_S)  # who waited goes on, and the next ones come with all that has piled up
 
 
 def _teach_few_at_once(drill: Drill) -> None:
