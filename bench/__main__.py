@@ -23,7 +23,7 @@ from rich.table import Table
 
 from bench.cores import Cores
 from bench.hops import Hops
-from bench.ledger import SHORT_SESSIONS, Ledger, Rate, ledger_alone
+from bench.ledger import Ledger, Rate, ledger_alone
 from bench.load import LoadGateway, lessons, purchases
 from bench.long import Midnight, midnight, rate_when_full
 from bench.relay import relay_rate
@@ -172,7 +172,7 @@ async def _over_kafka(console: Console, stack: Stack, sizes: Sizes, figures: Fig
         figures.idle_p95_ms = idle.percentile_ms(95)
         console.print(f"    p50 {idle.percentile_ms(50):.0f} ms, p95 {figures.idle_p95_ms:.0f} ms")
     async with LoadGateway(stack.client_settings) as gateway, AsyncExitStack() as closing:
-        await asyncio.gather(*(closing.enter_async_context(a_copy(stack, name, SHORT_SESSIONS)) for name in SERVICES))
+        await asyncio.gather(*(closing.enter_async_context(a_copy(stack, name)) for name in SERVICES))
         some = list(islice(planned, sizes.with_copies))
         shared = await _timed(console, f"{len(some)} lessons, two copies of each", lessons(gateway, some, WINDOW))
         figures.copies_ratio = shared.per_s / peak.per_s

@@ -28,7 +28,6 @@ from shared.messaging.trace import new_traceparent
 LESSON_FEN: Final = 100
 MOST_WAITED_S: Final = 600.0
 ONE_PER_COMMIT: Final = {"YIKE_POLL_RECORDS": "1", "YIKE_POLL_EVERY_MS": "0"}
-SHORT_SESSIONS: Final = {"YIKE_SESSION_TIMEOUT_MS": "6000"}
 
 Releases = Sequence[tuple[UUID, int]]
 """Order and lesson number."""
@@ -120,7 +119,7 @@ class Ledger:
 
     async def rate_of_two(self, releases: Releases) -> Rate:
         """The same with two copies of escrow, each on half of the partitions."""
-        async with a_copy(self.stack, "escrow", SHORT_SESSIONS) as copy:
+        async with a_copy(self.stack, "escrow") as copy:
             return await self.rate(releases, [copy])
 
     async def bank_says(self, letter: str, order_id: UUID, lesson_no: int, amount_fen: int) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -11,7 +11,7 @@ import psutil
 
 from ops.stack.postgres import free_port
 from ops.stack.processes import answers
-from ops.stack_layout import Stack, process_specs
+from ops.stack_layout import Stack
 from shared.settings import SERVICES
 
 READY_S: Final = 60.0
@@ -19,19 +19,19 @@ LOOK_S: Final = 0.02
 
 
 @asynccontextmanager
-async def a_copy(stack: Stack, name: str, env: Mapping[str, str]) -> AsyncIterator[psutil.Process]:
-    """The copy, ready, for as long as the block lasts; `env` is laid over the settings of its service.
+async def a_copy(stack: Stack, name: str) -> AsyncIterator[psutil.Process]:
+    """The copy, ready, told what the first is told, for as long as the block lasts. It has no name in its group, so
+    its partitions go back at once when it ends.
 
     Raises TimeoutError if it is not ready within a minute.
     """
     assert name in SERVICES
     port = free_port()
-    settings = {"YIKE_PORT": str(port), "YIKE_INSTANCE": f"{name}-1", **env}
-    spec = process_specs(stack.site, [name], extra_env={name: settings})[0]
+    spec = stack.spec(name)
     with (stack.folder / "logs" / f"{name}-1.log").open("ab") as log:
         child = await asyncio.create_subprocess_exec(
             *spec.argv,
-            env={**os.environ, **spec.env},
+            env={**os.environ, **spec.env, "YIKE_PORT": str(port), "YIKE_INSTANCE": ""},
             stdout=log,
             stderr=log,
             start_new_session=sys.platform != "win32",

@@ -140,6 +140,7 @@ async def prepare(
     servers: Servers | None = None,
     namespace: str = "",
     suffix: str = "",
+    partitions: int = STACK_PARTITIONS,
     fixed_ports: bool = False,
 ) -> Site:
     """Everything before the first process: servers, databases, tables, keys, topics. Safe to call again.
@@ -164,6 +165,7 @@ async def prepare(
         sms_file=folder / "sms.jsonl",
         ports=choose_ports(folder, fixed=fixed_ports),
         namespace=namespace,
+        partitions=partitions,
         suffix=suffix,
         embedded=servers is None and not os.environ.get("YIKE_POSTGRES"),
     )
@@ -262,7 +264,7 @@ class _Processes(Supervisor):
 
     def __init__(self, folder: Path, specs: Sequence[ProcessSpec], progress: Progress | None = None) -> None:
         super().__init__(folder, specs, progress)
-        self._by_name = {spec.name: spec for spec in specs}
+        self.specs = {spec.name: spec for spec in specs}
         self._once: dict[str, Mapping[str, str]] = {}
 
     async def _spawn(self, spec: ProcessSpec) -> asyncio.subprocess.Process:
@@ -294,7 +296,7 @@ class _Processes(Supervisor):
         """Starts a halted process, its first run with `once` laid over its settings; waits until it is ready."""
         if once:
             self._once[name] = dict(once)
-        self._keepers.append(asyncio.create_task(self._keep(self._by_name[name]), name=f"keep {name}"))
+        self._keepers.append(asyncio.create_task(self._keep(self.specs[name]), name=f"keep {name}"))
         try:
             await asyncio.wait_for(self._ready[name].wait(), READY_TIMEOUT_S)
         except TimeoutError:
@@ -322,6 +324,7 @@ class Stack:
         servers: Servers | None = None,
         namespace: str = "",
         suffix: str = "",
+        partitions: int = STACK_PARTITIONS,
         modules: Mapping[str, str] | None = None,
         fixed_ports: bool = False,
     ) -> "Stack":
@@ -330,13 +333,19 @@ class Stack:
         In: `extra_env` settings by process ("*": all), in every run. Tests that crash processes set
         YIKE_SESSION_TIMEOUT_MS=6000 there: so long Kafka keeps the partitions of one that did not say goodbye.
         `servers` that run already and are left alone in the end; `namespace` before every topic and group, `suffix`
-        behind every database: both isolate stacks on one pair of servers; `modules` by process, in place of its own;
-        `fixed_ports` asks for the well-known ports first.
+        behind every database: both isolate stacks on one pair of servers; `partitions` of each topic of a service;
+        `modules` by process, in place of its own; `fixed_ports` asks for the well-known ports first.
         """
         folder = _made(folder)
         shown = progress or Silent()
         site = await prepare(
-            folder, progress=shown, servers=servers, namespace=namespace, suffix=suffix, fixed_ports=fixed_ports
+            folder,
+            progress=shown,
+            servers=servers,
+            namespace=namespace,
+            suffix=suffix,
+            partitions=partitions,
+            fixed_ports=fixed_ports,
         )
         specs = process_specs(site, services, extra_env=extra_env, modules=modules)
         stack = cls(folder, site, _Processes(folder, specs, shown), servers is None)
@@ -402,6 +411,10 @@ class Stack:
     def url(self, service: str) -> str:
         """The HTTP address of one process: /health/ready, /metrics, /docs/asyncapi."""
         return self.site.url(service)
+
+    def spec(self, service: str) -> ProcessSpec:
+        """How one process is started, in every run."""
+        return self._processes.specs[service]
 
     def state(self, service: str) -> ProcessState:
         """What is known of one process now: pid, ready, restarts, last_exit_code."""

@@ -94,7 +94,7 @@ def _see(console: Console, mistakes: list[str], seed: int, servers: Servers, fol
     for mistake in mistakes:
         outcome = _strike(console, SEEN_UNDER[mistake], seed, servers, folder, mistake)
         seen = [
-            f"{invariant}, {check}: {len(places)} places"
+            f"{invariant}, {check}: {len(places)} places ({places[0]})"
             for invariant, checks in outcome.violations.items()
             for check, places in checks.items()
             if places

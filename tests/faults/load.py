@@ -56,14 +56,15 @@ class Gateway(GatewayClient):
 
     HEARS = (topics.events("orders"), topics.events("escrow"))
 
-    def __init__(self, settings: ClientSettings) -> None:
+    def __init__(self, settings: ClientSettings, patience_s: float) -> None:
         super().__init__(settings, "test", partition=1)
+        self._patience_s = patience_s
         self._heard: dict[tuple[str, str], asyncio.Future[Event]] = {}
 
     async def first(self, key: str, *contracts: type[Event]) -> Event:
         """The first of these events about `key`: an order's id, or `order:lesson`. Raises LoadError if none comes."""
         waiting = [self._future(contract.TYPE, key) for contract in contracts]
-        done, _ = await asyncio.wait(waiting, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(waiting, timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED)
         for future in done:
             return future.result()
         raise LoadError(f"nothing was heard of {key}: {[contract.TYPE for contract in contracts]}")
@@ -199,7 +200,7 @@ class Load:
     async def _signs_in(self) -> bool:
         """A new family: a code by SMS, an account, a child, a signer. A code that is late does not come at all."""
         try:
-            async with asyncio.timeout(LENIENT_S if self.lenient else PATIENCE_S):
+            async with asyncio.timeout(LENIENT_S if self.lenient else self.scenario.patience_s):
                 await self.scenario.new_guardian()
         except (RequestRefused, TimeoutError):
             if not self.lenient:

@@ -13,9 +13,10 @@ from sqlalchemy import text
 
 from shared.messaging import inbox, outbox, sets
 from shared.messaging.consume import Consumer
-from shared.messaging.relay import PATIENCE_S, Relay
+from shared.messaging.relay import Relay
 
-COMMIT_LATER_S: Final = 0.05
+LATER_S: Final = 0.05
+"""So much later comes what should have come first."""
 
 
 def no_inbox() -> None:
@@ -36,8 +37,8 @@ def offset_before_commit() -> None:
     under_way: set[asyncio.Task[None]] = set()
 
     async def later(self: Consumer, records: Any) -> None:
+        await asyncio.sleep(LATER_S)
         async with after_another:
-            await asyncio.sleep(COMMIT_LATER_S)
             await handle(self, records)
 
     async def at_once(self: Consumer, records: Any) -> None:
@@ -51,15 +52,22 @@ def offset_before_commit() -> None:
 def mark_before_send() -> None:
     """A row is marked as sent, and is sent then."""
     publish = Relay._publish
+    sending: dict[Any, asyncio.Task[None]] = {}
 
-    async def late(self: Relay, producer: Any, place: Any, rows: Any, acknowledged: list[int]) -> bool:
+    async def later(self: Relay, producer: Any, place: Any, rows: Any, before: asyncio.Task[None] | None) -> None:
+        await asyncio.sleep(LATER_S)
+        if before is not None:
+            await asyncio.wait({before})
+        await publish(self, producer, place, rows, [])
+
+    async def at_once(self: Relay, producer: Any, place: Any, rows: Any, acknowledged: list[int]) -> bool:
         if place[1] not in (producer.client.cluster.partitions_for_topic(place[0]) or ()):
             return await publish(self, producer, place, rows, acknowledged)
         acknowledged += [row["seq"] for row in rows]
-        await asyncio.sleep(2 * PATIENCE_S)  # the round does not wait for so long and marks what it was told
-        return await publish(self, producer, place, rows, [])
+        sending[place] = asyncio.create_task(later(self, producer, place, rows, sending.get(place)))
+        return True
 
-    Relay._publish = late  # type: ignore[method-assign]
+    Relay._publish = at_once  # type: ignore[method-assign]
 
 
 def no_lock_order() -> None:
@@ -95,8 +103,8 @@ MISTAKES: Final[dict[str, Callable[[], None]]] = {
 
 SEEN_UNDER: Final = {
     "no-inbox": "send-again",
-    "offset-before-commit": "kill-services",
-    "mark-before-send": "kill-services",
+    "offset-before-commit": "kill-relays",
+    "mark-before-send": "kill-relays",
     "no-lock-order": "two-copies",
     "double-timers": "reorder",
 }

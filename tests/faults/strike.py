@@ -35,6 +35,8 @@ WINDOW: Final = 50
 BEFORE_S: Final = 3.0
 """So long the load goes on before the fault, and after it."""
 QUIET_S: Final = 180.0
+SHORT_PATIENCE_S: Final = 30.0
+"""What a mistake has lost never comes; long enough for whatever the faults it is seen under only delay."""
 
 Wrong = dict[str, dict[str, list[str]]]
 """The places that are wrong, by invariant and check."""
@@ -88,9 +90,12 @@ async def strike(
         where = folder
         if fault.limited:
             servers, where = closing.enter_context(little_room(fault.limited, servers))
-        stack = await closing.enter_async_context(started(servers, folder / name, modules=modules, settings=settings))
-        gateway = await closing.enter_async_context(Gateway(stack.client_settings))
-        scenario = Scenario(gateway, stack.keys, stack.sms_file, seed=seed, patience_s=PATIENCE_S)
+        stack = await closing.enter_async_context(
+            started(servers, folder / name, modules=modules, settings=settings, partitions=fault.partitions)
+        )
+        patience_s = SHORT_PATIENCE_S if mistake else PATIENCE_S
+        gateway = await closing.enter_async_context(Gateway(stack.client_settings, patience_s))
+        scenario = Scenario(gateway, stack.keys, stack.sms_file, seed=seed, patience_s=patience_s)
         scenario.clock_offset = await get_offset(stack.admin_dsn)
         load = await _prepared(stack, scenario, gateway, expected, chance)
         drill = Drill(stack, where, chance, scenario, load, expected)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -14,7 +15,7 @@ from ops.stack_layout import PART_NAMES
 from shared.messaging.crash import LABELS
 from tests.faults import puppet
 from tests.faults.drills.base import Drill
-from tests.faults.stacks import LOOK_S, SESSION_TIMEOUT_S, SHORT_SESSIONS, kill_at_random
+from tests.faults.stacks import LOOK_S, SESSION_TIMEOUT_S, kill_at_random
 from tests.faults.world import kafka_of
 
 KILLS: Final = 100
@@ -23,6 +24,9 @@ STOPPED_S: Final = 1.5 * SESSION_TIMEOUT_S
 STOPS: Final = 3
 MOST_PASSINGS: Final = 5
 RELAY_KILLS: Final = 5
+FEW: Final = 12
+"""Orders that are taught at a time, where copies shall meet on them."""
+HELD_S: Final = 0.1
 HANDLES: Final = ("catalog", "orders", "escrow")
 """The services that a purchase or a lesson passes most often."""
 
@@ -32,6 +36,7 @@ WHERE datname = current_database() AND application_name = 'yike' AND backend_xid
   AND clock_timestamp() - state_change > interval '30 milliseconds'
 """
 """Who has written, and has said nothing for a while."""
+_HOLD: Final = "SELECT FROM accounts WHERE releasing_fen > 0 ORDER BY random() LIMIT 1 FOR UPDATE SKIP LOCKED"
 _SAID_BY_TOMORROW: Final = "SELECT EXISTS (SELECT FROM outbox WHERE body LIKE $1)"
 
 
@@ -78,7 +83,7 @@ async def stop_and_go(drill: Drill) -> None:
     """SIGSTOP in the middle of a transaction for longer than the session, then SIGCONT; a second copy takes over
     meanwhile"""
     for name in ("escrow", "orders"):
-        async with a_copy(drill.stack, name, SHORT_SESSIONS) as copy:
+        async with a_copy(drill.stack, name) as copy:
             for stop in range(STOPS):
                 process = drill.pid(name) if stop % 2 == 0 else copy.pid
                 await _stop_in_transaction(drill, name, process)
@@ -109,7 +114,7 @@ async def kill_relays(drill: Drill) -> None:
         drill.blows += len(HANDLES)
     async with AsyncExitStack() as closing:
         for name in ("orders", "escrow"):
-            await closing.enter_async_context(a_copy(drill.stack, name, SHORT_SESSIONS))
+            await closing.enter_async_context(a_copy(drill.stack, name))
         for name in ("orders", "escrow") * 2:
             await drill.all_ready()
             drill.stack.kill(name)
@@ -118,13 +123,26 @@ async def kill_relays(drill: Drill) -> None:
 
 
 async def two_copies(drill: Drill) -> None:
-    """two copies of orders, escrow and catalog work on the same orders from different topics: a lock out of order would
-    deadlock"""
+    """two copies of orders, escrow and catalog work on the same few orders from different topics, and again and again
+    somebody holds one of their accounts for a moment: a lock out of order would deadlock"""
+    _teach_few_at_once(drill)
     async with AsyncExitStack() as closing:
         for name in HANDLES:
-            await closing.enter_async_context(a_copy(drill.stack, name, SHORT_SESSIONS))
+            await closing.enter_async_context(a_copy(drill.stack, name))
             drill.blows += 1
-        await asyncio.sleep(10 * MEMBER_S)
+        escrow = await closing.enter_async_context(connected(drill.stack.dsn("escrow")))
+        end = time.monotonic() + 10 * MEMBER_S
+        while time.monotonic() < end:
+            async with escrow.transaction():
+                await escrow.execute(_HOLD)
+                await asyncio.sleep(HELD_S)
+            await asyncio.sleep(LOOK_S)  # who waited goes on, and the next ones come with all that has piled up
+
+
+def _teach_few_at_once(drill: Drill) -> None:
+    """The lessons that are left, all those of some orders before those of the next."""
+    group = {order.order_id: number // FEW for number, order in enumerate(drill.load.taught)}
+    drill.load.lessons = iter(sorted(drill.load.lessons, key=lambda lesson: group[lesson[0].order_id]))
 
 
 async def roll(drill: Drill) -> None:
