@@ -31,8 +31,9 @@ class Cores:
     def seconds(self) -> dict[str, float]:
         """CPU seconds since then by kind of process, copies together; the greatest first."""
         after = _used()
-        # Who was started anew has only what it used itself.
-        found = {name: after[name] - (self.before[name] if after[name] >= self.before[name] else 0) for name in after}
+        found = {name: seconds - self.before[name] for name, seconds in after.items()}
+        # Who was started anew has only what it used itself; the rest is a difference of clocks that tick.
+        found |= {name: after[name] for name, seconds in found.items() if seconds < 0 and name != REST}
         return dict(sorted(found.items(), key=lambda one: -one[1]))
 
     def words(self) -> str:

@@ -42,7 +42,7 @@ from shared.working_days import next_waking_time
 
 log = structlog.get_logger()
 
-SET_ROWS: Final = 50
+SET_ROWS: Final = 200
 CALLS_AT_ONCE: Final = 10
 POLL_S: Final[Mapping[Lane, float]] = {Lane.CODE: 0.2, Lane.NOTICE: 1.0}
 RECOVER_POLL_S: Final = 5.0

@@ -5,6 +5,7 @@ import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import structlog
@@ -24,8 +25,8 @@ from shared.settings import ClientSettings, Settings
 
 log = structlog.get_logger()
 
-# FastStream waits once for records and then sleeps once as long when there were none: this is half the idle latency.
-POLL_WAIT_MS: Final = 10
+POLL_WAIT_MS: Final = 200
+"""A poll ends with the first record; one that brings none only tells whether the service is to stop."""
 FETCH_WAIT_MS: Final = 100
 """A fetch ends with the first record; one that brings none is what an idle service costs the broker. It is also what a
 busy one may wait: aiokafka has one fetch under way for all of a broker's partitions, and what was drained while a batch
@@ -102,8 +103,6 @@ def subscribe(
     subscriber = broker.subscriber(
         *(settings.namespace + topic for topic in topics),
         batch=True,
-        batch_timeout_ms=POLL_WAIT_MS,
-        max_records=settings.poll_records,
         group_id=f"{settings.namespace}yike-{service}",
         group_instance_id=settings.instance or None,
         ack_policy=AckPolicy.MANUAL,
@@ -150,6 +149,13 @@ def subscribe(
 
     subscriber(poll)
     assert isinstance(subscriber, BatchSubscriber)
+
+    async def next_records(consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[Any, Any], ...]:
+        # FastStream's own sleeps after a poll that brought nothing, and what comes meanwhile waits.
+        found = await consumer.getmany(timeout_ms=POLL_WAIT_MS, max_records=settings.poll_records)
+        return tuple(chain.from_iterable(found.values()))
+
+    subscriber.get_msg = next_records  # type: ignore[method-assign]
     return subscriber
 
 

@@ -21,12 +21,14 @@ FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 
 class FileProvider:
-    """Appends to `path`; can tell what it has written."""
+    """Appends to `path`; can tell what it has written. SMS that are sent at once share a write and its fsync."""
 
     name: Final = "file"
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
         log.warning("SMS go to a file, phones and codes in clear: for development only")
 
     async def send(self, sms: Outgoing) -> None:
@@ -38,19 +40,39 @@ class FileProvider:
             "text": sms.text,
             "sent_at": sms.at.isoformat(),
         }
-        await asyncio.to_thread(self._append, (json.dumps(line, ensure_ascii=False) + "\n").encode())
+        on_disk = asyncio.get_running_loop().create_future()
+        self._waiting.append(((json.dumps(line, ensure_ascii=False) + "\n").encode(), on_disk))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        await on_disk
+
+    async def _write(self) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            failure: OSError | None = None
+            try:
+                await asyncio.to_thread(self._append, b"".join(line for line, _ in waiting))
+            except OSError as error:
+                failure = error
+            for _, on_disk in waiting:
+                if on_disk.done():
+                    continue  # its caller had no more patience
+                if failure is None:
+                    on_disk.set_result(None)
+                else:
+                    on_disk.set_exception(failure)
 
     async def was_sent(self, sms_id: UUID) -> bool:
         """Whether a whole line with that id stands in the file."""
         return await asyncio.to_thread(self._contains, sms_id)
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, lines: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, FLAGS, FILE_MODE)
         try:
             os.chmod(self.path, FILE_MODE)  # also where the file was there before
             # One write, so that lines of several processes never mix. What a power cut left of a line is ended first.
-            data = b"\n" + line if self._ends_torn(descriptor) else line
+            data = b"\n" + lines if self._ends_torn(descriptor) else lines
             written = os.write(descriptor, data)
             if written != len(data):
                 raise OSError(f"{written} of {len(data)} bytes written")
