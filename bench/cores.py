@@ -1,4 +1,4 @@
-"""Who has had the cores: CPU seconds by process of the stack between two moments, as shares of one core."""
+"""Who has had the cores: CPU seconds by kind of process between two moments."""
 
 import os
 import time
@@ -12,48 +12,53 @@ from ops.stack_layout import PARTS
 
 SERVERS: Final = {"postgres": "PostgreSQL", "java": "Kafka"}
 LOAD: Final = "load"
-REST: Final = "rest"
-"""The kernel's own, and whatever else runs on this machine."""
 
 
 @dataclass
 class Cores:
-    """CPU seconds by whoever used them, at a moment."""
+    """CPU seconds at a moment: of each kind of process, and of all that ran."""
 
     began: float
-    before: defaultdict[str, float]
+    before: dict[str, float]
+    all_before: float
 
     @classmethod
     def begin(cls) -> "Cores":
         """Looks now."""
-        return cls(time.perf_counter(), _used())
+        return cls(time.perf_counter(), _used(), _all_used())
 
     def seconds(self) -> dict[str, float]:
         """CPU seconds since then by kind of process, copies together; the greatest first."""
         after = _used()
-        found = {name: seconds - self.before[name] for name, seconds in after.items()}
-        # Who was started anew has only what it used itself; the rest is a difference of clocks that tick.
-        found |= {name: after[name] for name, seconds in found.items() if seconds < 0 and name != REST}
+        found = {name: seconds - self.before.get(name, 0.0) for name, seconds in after.items()}
+        # Who was started anew since has only what it used itself.
+        found |= {name: after[name] for name, seconds in found.items() if seconds < 0}
         return dict(sorted(found.items(), key=lambda one: -one[1]))
 
+    def busy(self) -> float:
+        """How many cores were busy since then, whoever had them."""
+        return (_all_used() - self.all_before) / (time.perf_counter() - self.began)
+
     def words(self) -> str:
-        """As in "escrow 74 %, PostgreSQL 28 %, … of one core"."""
+        """As in "1.9 cores busy: escrow 0.74, PostgreSQL 0.28, …"."""
         passed = time.perf_counter() - self.began
         shares = {name: seconds / passed for name, seconds in self.seconds().items()}
-        shown = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.005)
-        cores = psutil.cpu_count() or 1
-        return f"{shown} of a core; all {cores} cores {sum(shares.values()) / cores:.0%}"
+        shown = ", ".join(f"{name} {share:.2f}" for name, share in shares.items() if share >= 0.005)
+        return f"{self.busy():.1f} cores busy: {shown}"
 
 
-def _used() -> defaultdict[str, float]:
+def _used() -> dict[str, float]:
     used: defaultdict[str, float] = defaultdict(float)
     for process in psutil.process_iter(["name", "pid", "cpu_times", "cmdline"]):
         found = process.info
         if found["cpu_times"] is not None and (name := _who(found)):
             used[name] += found["cpu_times"].user + found["cpu_times"].system
+    return dict(used)
+
+
+def _all_used() -> float:
     times = psutil.cpu_times()
-    used[REST] = sum(times) - times.idle - getattr(times, "iowait", 0.0) - sum(used.values())
-    return used
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
 
 
 def _who(process: dict[str, Any]) -> str | None:

@@ -31,6 +31,9 @@ FETCH_WAIT_MS: Final = 100
 """A fetch ends with the first record; one that brings none is what an idle service costs the broker. It is also what a
 busy one may wait: aiokafka has one fetch under way for all of a broker's partitions, and what was drained while a batch
 took its time is asked for again only when that fetch is back."""
+BUSY_WINDOW_S: Final = 1.0
+BUSY_RECORDS: Final = 100
+"""Who hears half as many records every second is under load: the window before counts by half."""
 GRACEFUL_TIMEOUT_S: Final = 30.0
 PRODUCER_STOP_S: Final = 2.0
 MAX_REQUEST_BYTES: Final = 1024 * 1024
@@ -121,6 +124,14 @@ def subscribe(
     )
 
     ended = time.perf_counter()
+    window, heard = ended, 0
+
+    def is_busy(records: int, now: float) -> bool:
+        nonlocal window, heard
+        if now - window > BUSY_WINDOW_S:
+            window, heard = now, heard // 2
+        heard += records
+        return heard >= BUSY_RECORDS
 
     async def poll(message: KafkaMessage) -> None:
         nonlocal ended
@@ -143,7 +154,8 @@ def subscribe(
         metrics.STAGE_SECONDS.labels(service, "offsets").observe(time.perf_counter() - clock)
         crash_point("offset_commit")
         # Under load fewer, larger batches: what a batch costs whatever its size is paid less often. Idle, nobody waits.
-        if (early := settings.poll_every_ms / 1000 - (time.perf_counter() - began)) > 0:
+        early = settings.poll_every_ms / 1000 - (time.perf_counter() - began)
+        if is_busy(len(records), began) and early > 0:
             await asyncio.sleep(early)
         ended = time.perf_counter()
 
