@@ -10,6 +10,7 @@ import uvicorn
 from faststream.asgi import AsgiFastStream, AsyncAPIRoute
 
 from shared import health
+from shared.clock import machine_now
 from shared.database import Database
 from shared.keys import KeyRing
 from shared.logging import set_up_logging
@@ -21,6 +22,7 @@ from shared.messaging.progress import Progress, start_watchdog
 from shared.messaging.relay import Relay
 from shared.settings import Settings
 from shared.timers import Timers
+from shared.working_days import horizon, shanghai
 
 log = structlog.get_logger()
 
@@ -99,6 +101,7 @@ class Service:
         while True:
             self.progress.beat()
             metrics.LAG.labels(self.name).set(self.lag())
+            metrics.CALENDAR_DAYS.set((horizon() - shanghai(machine_now()).date()).days)
             await asyncio.sleep(1.0)
 
     async def _stop(self) -> None:

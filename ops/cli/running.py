@@ -19,6 +19,8 @@ from ops.cli.site import Found, connected
 from ops.stack.processes import ProcessState, detached_states, start_detached, stop_detached
 from ops.stack.servers import embedded_postgres, running_servers, stop_servers
 from ops.stack_layout import PART_NAMES, Site, prepare, process_specs
+from shared.clock import machine_now
+from shared.working_days import horizon_alarm, shanghai
 
 MIB: Final = 1024 * 1024
 _ROAD: Final = """
@@ -171,8 +173,15 @@ async def status(*, common: Common = USUAL) -> int:
     processes = [_running(state, site) for state in states or ()]
     roads = [road for road in await asyncio.gather(*(_road(found, name) for name in PART_NAMES)) if road]
     lags = await _lags(found)
-    data = {"processes": processes, "roads": roads, "lag": list(lags.values())}
-    common.show(data, lambda console: _draw_status(console, processes, roads, lags))
+    alarm = horizon_alarm(shanghai(machine_now()).date())
+    data = {"processes": processes, "roads": roads, "lag": list(lags.values()), "alarms": [alarm] if alarm else []}
+
+    def draw(console: Console) -> None:
+        _draw_status(console, processes, roads, lags)
+        if alarm:
+            console.print(f"[yellow]{alarm}[/yellow]")
+
+    common.show(data, draw)
     well = all(one.ready for one in processes) and not any(road.parked for road in roads)
     return DONE if well and (processes or site is None) else FOUND
 

@@ -31,3 +31,4 @@ OUTBOX_AGE: Final = Gauge("yike_outbox_oldest_unsent_seconds", "age of the oldes
 LEADER: Final = Gauge("yike_relay_leader", "1 where this copy publishes the outbox", ("service",))
 TIMERS_FIRED: Final = Counter("yike_timers_fired", "timers that fell due and were sent", ("service",))
 LAG: Final = Gauge("yike_consumer_lag_records", "records not yet polled, all partitions held", ("service",))
+CALENDAR_DAYS: Final = Gauge("yike_calendar_days_left", "days whose holidays are known; alarm below 60")

@@ -25,12 +25,13 @@ from ops.stack.errors import StackError
 from ops.stack.servers import Servers
 from ops.stack_layout import PART_NAMES, Site, Stack, process_specs, topics_of
 from shared.actors import verify_token
-from shared.clock import get_offset
+from shared.clock import get_offset, machine_now
 from shared.contracts.catalog import InstitutionView, LookUpInstitution, ShowCourse
 from shared.contracts.topics import ALL_TOPICS
 from shared.ids import new_id
 from shared.keys import KeyRing
 from shared.messaging.rpc import GatewayClient
+from shared.working_days import horizon_alarm, shanghai
 
 WAIT_S = 40.0
 NOW = datetime(2026, 3, 7, 4, 0, tzinfo=UTC)
@@ -211,6 +212,7 @@ class TestStatus:
         assert tuple(roads) == PART_NAMES
         assert roads["escrow"]["inbox"] > 0
         assert [lag["group"].rpartition(".yike-")[2] for lag in data["lag"]] == list(PART_NAMES)
+        assert data["alarms"] == [alarm for alarm in [horizon_alarm(shanghai(machine_now()).date())] if alarm]
 
     async def test_a_service_that_is_away_falls_behind(
         self, yike: Yike, stack: Stack, client: GatewayClient, bought: Bought

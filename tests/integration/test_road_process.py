@@ -52,6 +52,7 @@ METRICS = (
     "yike_outbox_oldest_unsent_seconds",
     "yike_relay_leader",
     "yike_consumer_lag_records",
+    "yike_calendar_days_left",
 )
 
 
