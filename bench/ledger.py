@@ -5,8 +5,8 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import asyncpg
@@ -55,7 +55,7 @@ class Ledger:
 
     async def open(self, orders: Mapping[UUID, int]) -> None:
         """Each order, with so many lessons, has its fee collected and held; we play the bank's answers."""
-        now = machine_now() + await get_offset(self.stack.admin_dsn)
+        now = await self._now()
         account = BankAccount(bank="icbc", supervised_account="BENCH", payout_account="BENCH-P")
         who = new_id()
         for order_id, lessons in orders.items():
@@ -73,14 +73,15 @@ class Ledger:
             )
         await self._until("SELECT count(*) FROM accounts WHERE account_id = $1", len(orders), who)
         for order_id, lessons in orders.items():
-            await self.bank_says("C", order_id, 0, lessons * LESSON_FEN)
+            await self._bank_paid("collect", order_id, 0, lessons * LESSON_FEN, now)
         await self._until("SELECT count(*) FROM accounts WHERE account_id = $1 AND state = 'held'", len(orders), who)
 
     async def settle(self, order_id: UUID, lessons: int) -> None:
         """The first lessons of an order, released and paid out."""
         await self.rate([(order_id, number) for number in range(1, lessons + 1)])
+        now = await self._now()
         for number in range(1, lessons + 1):
-            await self.bank_says("P", order_id, number, LESSON_FEN)
+            await self._bank_paid("payout", order_id, number, LESSON_FEN, now)
         query = "SELECT count(*) FROM instructions WHERE order_id = $1 AND kind = 'payout' AND state = 'paid'"
         await self._until(query, lessons, order_id)
 
@@ -128,20 +129,24 @@ class Ledger:
         async with a_copy(self.stack, "escrow") as copy:
             return await self.rate(releases, [copy])
 
-    async def bank_says(self, letter: str, order_id: UUID, lesson_no: int, amount_fen: int) -> None:
-        """The bank's word that a collection (C) or payout (P) was paid."""
-        number = instruction_number(letter, order_id, lesson_no, 0)
+    async def _bank_paid(
+        self, kind: Literal["collect", "payout"], order_id: UUID, lesson_no: int, amount_fen: int, now: datetime
+    ) -> None:
+        number = instruction_number(kind[0].upper(), order_id, lesson_no, 0)
         paid = Result(
             order_id=order_id,
             number=number,
-            kind={"C": "collect", "P": "payout"}[letter],
+            kind=kind,
             outcome="paid",
             amount_fen=amount_fen,
             bank="icbc",
             reference=f"B-{number}",
-            happened_at=machine_now() + await get_offset(self.stack.admin_dsn),
+            happened_at=now,
         )
         await self._send(paid)
+
+    async def _now(self) -> datetime:
+        return machine_now() + await get_offset(self.stack.admin_dsn)
 
     async def _send(self, data: Data) -> None:
         message_id = new_id()
