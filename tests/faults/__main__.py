@@ -84,7 +84,7 @@ def _strike(console: Console, name: str, seed: int, servers: Servers, folder: Pa
             servers = start_servers(folder)
             asyncio.run(set_offset(servers.postgres_admin_dsn, timedelta(0)))
     sign = "-" if outcome.skipped else "✗" if outcome.all_wrong else "✓"
-    console.print(f"  {sign} {name}  [dim]{outcome.seconds + outcome.recovered_s:.0f} s[/dim]")
+    console.print(f"  {sign} {name}  [dim]{sum(outcome.took.values()):.0f} s[/dim]")
     return outcome
 
 

@@ -50,7 +50,7 @@ def show(console: Console, outcomes: Sequence[Outcome]) -> None:
                     console.print(f"{one.fault} {invariant}, {check}: {place} ({again})")
 
 
-_COUNTS: Final = ("blows", "restarts", "messages", "orders", "lessons", "s", "quiet, s")
+_COUNTS: Final = ("blows", "restarts", "messages", "orders", "lessons", "s", "quiet, s", "all, s")
 
 
 def _cells(one: Outcome) -> list[str]:
@@ -58,7 +58,8 @@ def _cells(one: Outcome) -> list[str]:
         return [str(one.number), one.fault, *("skipped" for _ in INVARIANTS), *("" for _ in _COUNTS)]
     wrong = (one.wrong(invariant) for invariant in INVARIANTS)
     counts = (one.blows, one.restarts, one.messages, one.purchases, one.lessons)
-    times = (f"{one.seconds:.0f}", f"{one.recovered_s:.1f}")
+    took = (one.took.get("strike", 0.0), one.took.get("quiet", 0.0), sum(one.took.values()))
+    times = (f"{took[0]:.0f}", f"{took[1]:.1f}", f"{took[2]:.0f}")
     return [
         str(one.number),
         one.fault,

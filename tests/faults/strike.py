@@ -44,7 +44,8 @@ Wrong = dict[str, dict[str, list[str]]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one fault did, and what was found after it. `recovered_s`: from the end of fault and load until quiet."""
+    """What one fault did, and what was found after it. `took`: seconds of each phase, `quiet` from the end of fault and
+    load on."""
 
     fault: str
     number: int
@@ -56,8 +57,7 @@ class Outcome:
     purchases: int = 0
     lessons: int = 0
     complaints: int = 0
-    seconds: float = 0.0
-    recovered_s: float = 0.0
+    took: Mapping[str, float] = field(default_factory=dict)
     violations: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
     skipped: str = ""
@@ -80,6 +80,7 @@ async def strike(
     """One fault on a stack of its own, in every process of which a `mistake` may be made. `again`: I10 is looked at."""
     chance = random.Random(seed)
     expected = Expected()
+    phases = _Phases()
     settings = {part: {**one} for part, one in fault.settings.items()}
     modules: dict[str, str] = {}
     if fault.puppets or mistake:
@@ -93,13 +94,14 @@ async def strike(
         stack = await closing.enter_async_context(
             started(servers, folder / name, modules=modules, settings=settings, partitions=fault.partitions)
         )
+        phases.end("start")
         patience_s = SHORT_PATIENCE_S if mistake else PATIENCE_S
         gateway = await closing.enter_async_context(Gateway(stack.client_settings, patience_s))
         scenario = Scenario(gateway, stack.keys, stack.sms_file, seed=seed, patience_s=patience_s)
         scenario.clock_offset = await get_offset(stack.admin_dsn)
         load = await _prepared(stack, scenario, gateway, expected, chance)
         drill = Drill(stack, where, chance, scenario, load, expected)
-        began = time.monotonic()
+        phases.end("prepare")
         running = asyncio.create_task(load.run())
         try:
             await _until_either(asyncio.create_task(_blow(fault, drill)), running)
@@ -109,16 +111,18 @@ async def strike(
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         await wait_for_morning(stack, scenario)
-        ended = time.monotonic()
+        phases.end("strike")
         await quiet(stack, timeout_s=QUIET_S)
-        recovered = time.monotonic()
+        phases.end("quiet")
         async with kafka_of(stack) as kafka:
             messages = sum((await kafka.ends()).values())
         restarts = sum(stack.state(part).restarts for part in PART_NAMES)
         found: Wrong = await sums(stack) if fault.long else await violations(stack, expected)
+        phases.end("check")
         if again and not fault.long:
             places = await replay(stack, requests_lost=fault.requests_lost)
             found["I10"] = {"reading everything again changes nothing": places}
+            phases.end("replay")
         return Outcome(
             fault=name,
             number=fault.number,
@@ -130,11 +134,23 @@ async def strike(
             purchases=len(expected.orders),
             lessons=len(expected.lessons),
             complaints=len(expected.complaints),
-            seconds=ended - began,
-            recovered_s=recovered - ended,
+            took=phases.seconds,
             violations=found,
             measured=drill.measured,
         )
+
+
+class _Phases:
+    """Seconds of each phase, from the end of the one before."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def end(self, phase: str) -> None:
+        """It ends now."""
+        now = time.monotonic()
+        self.seconds[phase], self._began = now - self._began, now
 
 
 async def _blow(fault: Fault, drill: Drill) -> None:
