@@ -31,7 +31,7 @@ BOUGHT: Final = 600
 """Orders whose lessons are the load, beside new purchases."""
 COMPLAINED: Final = 40
 """The last of them are complained about."""
-WINDOW: Final = 50
+WINDOW: Final = 200
 BEFORE_S: Final = 3.0
 """So long the load goes on before the fault, and after it."""
 QUIET_S: Final = 180.0
@@ -177,7 +177,7 @@ async def _prepared(
     """An institution, a course that is over and bought, one that will begin tomorrow, and families."""
     institution = await scenario.open_institution("常州蓝天体育培训中心")
     authority = scenario.token("authority", "changzhou-edu")
-    guardians = [await scenario.new_guardian() for _ in range(FAMILIES)]
+    guardians = await asyncio.gather(*(scenario.new_guardian() for _ in range(FAMILIES)))
     course = await scenario.publish_course(institution, "少儿篮球基础班", lessons=COURSE_LESSONS, seats=SEATS)
     bought = [new_order(guardians[n % FAMILIES], institution, course) for n in range(BOUGHT)]
     async with LoadGateway(stack.client_settings) as loading:
