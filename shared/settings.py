@@ -54,7 +54,10 @@ class Settings(ClientSettings):
 
     poll_records: int = Field(default=2000, ge=1, le=5000, description="most records of one poll = one transaction")
     poll_every_ms: int = Field(
-        default=20, ge=0, le=5000, description="shortest time between two polls of a service under load, in milliseconds"
+        default=20,
+        ge=0,
+        le=5000,
+        description="shortest time between two polls of a service under load, in milliseconds",
     )
     relay_rows: int = Field(default=4000, ge=1, le=20000, description="most outbox rows of one relay round")
     timer_rows: int = Field(default=500, ge=1, le=5000, description="most timers fired in one transaction")
