@@ -170,7 +170,9 @@ class History(RuleBasedStateMachine):
     @rule(order=ORDER, guardian=st.integers(0, 1))
     def complains(self, order: int, guardian: int) -> None:
         """A guardian files a complaint on an order, maybe on another's."""
-        order_id = self.order_ids[order % len(self.order_ids)]
+        self._complain(self.order_ids[order % len(self.order_ids)], self.people.guardians[guardian])
+
+    def _complain(self, order_id: UUID, actor: Actor) -> None:
         self.filing_ids.append(derived_id("filing", len(self.filing_ids)))
         filing = FileComplaint(
             filing_id=self.filing_ids[-1],
@@ -181,7 +183,25 @@ class History(RuleBasedStateMachine):
             order_id=order_id,
             text="机构拒绝开具发票",
         )
-        self.ask(filing, self.people.guardians[guardian])
+        self.ask(filing, actor)
+
+    @precondition(lambda self: any(p.state == "enrolled" for p in self.agreement.orders.purchases.values()))
+    @rule(order=ORDER, complaints=st.integers(1, 2), closed=st.integers(1, 2), rounds=st.sampled_from((1, 3, 6)))
+    def quarrels(self, order: int, complaints: int, closed: int, rounds: int) -> None:
+        """The guardian of a paid order complains, maybe twice; its lessons go on; some complaints are closed."""
+        enrolled = [(id_, p) for id_, p in self.agreement.orders.purchases.items() if p.state == "enrolled"]
+        order_id, purchase = enrolled[order % len(enrolled)]
+        for _ in range(complaints):
+            self._complain(UUID(order_id), Actor(purchase.guardian, "guardian"))
+        filed = self.filing_ids[-complaints:]
+        self.simulation.counts[f"quarrels of {complaints} complaints"] += 1
+        for _ in range(2):  # a lesson is filed, and confirmed
+            self.works(rounds, PARTICIPANTS)
+            self._goes_on(self.order_ids.index(UUID(order_id)))
+        self.works(rounds, PARTICIPANTS)
+        for filing_id in filed[:closed]:
+            self.ask(MoveFiling(filing_id=filing_id, state="rejected", reason="依法处理"), AUTHORITY)
+        self.works(rounds, PARTICIPANTS)
 
     @precondition(lambda self: bool(self.filing_ids))
     @rule(filing=WHICH, state=st.sampled_from(STEPS_OF_FILINGS))
