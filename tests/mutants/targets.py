@@ -49,7 +49,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "shared/working_days.py": ("unit/test_working_days.py", "property/test_working_days_properties.py"),
     "shared/documents.py": ("unit/test_documents.py", "property/test_documents_properties.py"),
     "shared/ids.py": ("unit/test_ids.py", "property/test_instruction_numbers.py", "unit/test_bank_book.py"),
-    "shared/timers.py": ("integration/test_road_timers.py",),
+    "shared/timers.py": ("integration/test_road_due.py", "integration/test_road_timers.py"),
     "shared/messaging/inbox.py": ("unit/test_road_rows.py", *_ROAD),
     "shared/messaging/outbox.py": ("unit/test_road_rows.py", *_ROAD),
     "shared/messaging/sets.py": ("unit/test_road_rows.py", "integration/test_road_sets.py", *_ROAD),

@@ -108,6 +108,12 @@ async def test_a_rest_ends(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not relay._is_busy(HERE, way)
 
 
+async def test_a_bug_ends_the_relay_and_is_shown(relay: Relay) -> None:
+    async with asyncio.timeout(5):
+        with pytest.raises(AttributeError, match="connect"):  # it has no database
+            await relay.run()
+
+
 async def test_a_leader_is_woken_without_a_word_to_others(relay: Relay) -> None:
     relay._set_leading(True)
     relay.wake()
