@@ -16,7 +16,7 @@ from ops.stack.servers import Servers
 from shared.contracts.envelope import Message, Problem, content_hash
 from shared.database import Database
 from shared.ids import new_id
-from shared.messaging import sets
+from shared.messaging import consume, sets
 from shared.messaging.consume import Consumer
 from shared.messaging.dead_letter import REPLAY_HEADER, DeadLetter
 from shared.messaging.progress import Progress
@@ -346,7 +346,9 @@ async def test_a_bug_parks_its_message_and_its_neighbours_are_handled(poll: Poll
     account = new_id()
     first, bad, last = (body(Put(account_id=account, number=n, act=act)) for n, act in ((1, ""), (2, "bug"), (3, "")))
     parked = poll.record(bad, key=b"x" * 300)
+    before = figures()
     said = await poll.give(poll.record(first), parked, poll.record(last), hook=bug)
+    assert (figures() - before)["messages_parked_total handler_failed"] == 1
     assert await poll.numbers(account) == [1, 3]
     assert about(said) == [(Noted.TYPE, EVENTS), (DeadLetter.TYPE, DEAD_LETTERS), (Noted.TYPE, EVENTS)]
     letter = said[1]
@@ -423,11 +425,32 @@ async def test_a_fault_that_passes_is_tried_again_with_all_of_the_poll(poll: Pol
             await (await work.connection()).execute(text("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$"))
 
     puts = [poll.record(body(Put(account_id=account, number=number))) for number in (1, 2)]
+    before = figures()
     async with asyncio.timeout(5):
         said = await poll.give(*puts, hook=fail_twice)
     assert tries == 3
+    assert (figures() - before)["batches_retried_total"] == 2
     assert await poll.numbers(account) == [1, 2]
     assert [row["type"] for row in said] == [Noted.TYPE, Noted.TYPE]
+
+
+async def test_between_two_tries_there_is_a_pause(poll: Poll, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consume, "FIRST_PAUSE_S", 600.0)
+    tries = Tries()
+    tried = asyncio.Event()
+
+    async def fail(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+        await tries(work, messages)
+        tried.set()
+        await (await work.connection()).execute(text("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$"))
+
+    giving = asyncio.create_task(poll.give(poll.record(body(Put(account_id=new_id(), number=1))), hook=fail))
+    async with asyncio.timeout(5):
+        await tried.wait()
+    await asyncio.sleep(0.2)
+    assert tries.count == 1
+    giving.cancel()
+    await asyncio.wait({giving})
 
 
 async def test_where_even_parking_fails_the_road_stops_and_skips_nothing(poll: Poll) -> None:

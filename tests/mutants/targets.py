@@ -57,7 +57,12 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "shared/messaging/consume.py": ("unit/test_road_decode.py", *_ROAD),
     "shared/messaging/handlers.py": ("unit/test_road_handlers.py", "property/test_road_properties.py", *_ROAD),
     "shared/messaging/progress.py": ("unit/test_road_watchdog.py",),
-    "shared/messaging/relay.py": ("unit/test_road_relay.py", "integration/test_road_relay.py", *_ROAD),
+    "shared/messaging/relay.py": (
+        "unit/test_road_relay.py",
+        "integration/test_road_rounds.py",
+        "integration/test_road_relay.py",
+        *_ROAD,
+    ),
     "shared/messaging/dead_letter.py": ("unit/test_road_dead_letter.py", *_ROAD),
 }
 TESTS: Final = {path: tuple(f"tests/{name}" for name in dict.fromkeys(names)) for path, names in _NAMES.items()}
