@@ -22,7 +22,7 @@ from ops.provision import create_databases, drop_databases
 from ops.stack.servers import Servers
 from shared.database import Connection, Database
 from shared.ids import new_id
-from shared.messaging import outbox, sets
+from shared.messaging import metrics, outbox, sets
 from shared.messaging import relay as relay_module
 from shared.messaging.outbox import OutboxRow
 from shared.messaging.relay import NOWHERE, Relay, _hash, _headers, _UnderWay
@@ -182,10 +182,11 @@ async def test_a_round_publishes_in_order_with_all_a_record_has_and_marks_it(rou
 
 
 async def test_a_round_without_rows_does_and_measures_nothing(rounds: Rounds) -> None:
+    metrics.OUTBOX_AGE.labels(SERVICE).set(5)
     before = figures()
     assert not await rounds.go()
-    assert figures() - before == {}
-    assert age() == 0
+    assert +(figures() - before) == {}
+    assert age() == 0, "nothing waits any more"
 
 
 async def test_a_full_round_is_followed_by_another(rounds: Rounds) -> None:
@@ -256,6 +257,26 @@ async def test_a_window_full_of_what_waits_is_looked_past_until_a_partition_of_i
     assert (await rounds.waiting(), rounds.way.after, rounds.way.passed_over) == ([], 0, set())
 
 
+async def test_of_two_slow_partitions_the_one_that_is_free_does_not_wait_for_the_other(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "PATIENCE_S", SOON_S)
+    rounds.hold(0)
+    rounds.hold(1)
+    for number in (1, 2):
+        await rounds.say(0, number)
+        await rounds.say(1, number)
+        await rounds.go()
+    assert rounds.way.passed_over == {(EVENTS, 0), (EVENTS, 1)}
+    free = rounds.way.sends[EVENTS, 0]
+    rounds.broker.held.pop(0).set_result(None)
+    async with asyncio.timeout(WAIT_S):
+        await free
+    for _ in range(3):
+        await rounds.go()
+    assert (rounds.broker.numbers(0), rounds.broker.numbers(1)) == ([1, 2], [1])
+
+
 async def test_a_topic_that_is_not_known_yet_is_looked_up_and_then_sent_to(rounds: Rounds) -> None:
     rounds.broker.not_looked_up[COMING] = {0, 1}
     await rounds.say(None, 1, 2, topic=COMING)
@@ -323,6 +344,16 @@ async def test_a_send_that_fails_ends_the_leadership_and_what_others_have_is_mar
 # --- leading ----------------------------------------------------------------------------------------------------------
 
 
+class Counted(Relay):
+    """A relay that counts its rounds."""
+
+    rounds = 0
+
+    async def _round(self, connection: Connection, producer: AIOKafkaProducer, way: _UnderWay) -> bool:
+        self.rounds += 1
+        return await super()._round(connection, producer, way)
+
+
 @dataclass
 class Copies:
     """Copies of the relay, all with one broker; their polls are far apart, so that only a word can have woken one."""
@@ -331,9 +362,9 @@ class Copies:
     broker: Broker
 
     @asynccontextmanager
-    async def copy(self) -> AsyncIterator[Relay]:
+    async def copy(self) -> AsyncIterator[Counted]:
         """One more, until the block ends."""
-        relay = Relay(Settings(kafka="", database="", keys=Path(), relay_rows=4), SERVICE, self.database)
+        relay = Counted(Settings(kafka="", database="", keys=Path(), relay_rows=4), SERVICE, self.database)
         running = asyncio.create_task(relay.run())
         try:
             yield relay
@@ -379,6 +410,8 @@ async def test_a_leader_publishes_what_it_is_woken_for_and_leaves_all_in_order(c
     async with copies.copy() as relay:
         await copies.until(lambda: relay.leading)
         assert leader() == 1
+        await asyncio.sleep(0.1)
+        assert relay.rounds == 1, "it rests while there is nothing to do"
         assert not await rounds.connection.fetchval(lock, relay_module.LOCK_KEY)
         for number in range(1, 4):
             await rounds.say(0, number)

@@ -171,4 +171,5 @@ def test_a_row_lies_where_it_asks_to_be_or_where_its_key_says(relay: Relay) -> N
     assert relay._place(producer, row(partition=0)) == ("test.catalog.events.v1", 0)
     assert relay._place(producer, row(key="k")) == ("test.catalog.events.v1", _hash("k") % 3)
     assert relay._place(producer, row(topic="gone")) == ("test.gone", NOWHERE)
+    assert NOWHERE < 0, "no partition has this number"
     assert relay._place(producer, row(topic="gone", partition=2)) == ("test.gone", 2)
