@@ -494,6 +494,20 @@ class Road(Harness):
         return sum(end - committed.get(tp, 0) for tp, end in (await self.ends(*heard)).items())
 
 
+@asynccontextmanager
+async def make_database(servers: Servers) -> AsyncIterator[Database]:
+    """A database of its own with those tables, for what needs no Kafka."""
+    suffix = f"_d{new_id().hex[-8:]}"
+    dsns = await create_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
+    database = Database(dsns[SERVICE])
+    try:
+        await make_tables(database)
+        yield database
+    finally:
+        await database.close()
+        await drop_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
+
+
 async def make_tables(database: Database) -> None:
     """The road's tables and this service's two."""
     async with database.engine.begin() as connection:

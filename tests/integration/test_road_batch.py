@@ -11,7 +11,6 @@ import pytest
 from aiokafka import ConsumerRecord
 from sqlalchemy import text
 
-from ops.provision import create_databases, drop_databases
 from ops.stack.servers import Servers
 from shared.contracts.envelope import Message, Problem, content_hash
 from shared.database import Database
@@ -40,8 +39,8 @@ from tests.roadkit import (
     as_bytes,
     body,
     figures,
+    make_database,
     make_handlers,
-    make_tables,
     no_hook,
     words_known,
 )
@@ -104,14 +103,9 @@ class Poll:
 @pytest.fixture(scope="module")
 async def poll(servers: Servers) -> AsyncIterator[Poll]:
     """One for the tests of this module; ids are new in each."""
-    suffix = f"_b{new_id().hex[-8:]}"
-    dsns = await create_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
-    database = Database(dsns[SERVICE])
-    await make_tables(database)
-    with words_known():
-        yield Poll(database)
-    await database.close()
-    await drop_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
+    async with make_database(servers) as database:
+        with words_known():
+            yield Poll(database)
 
 
 async def bug(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:

@@ -13,7 +13,6 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from ops.provision import create_databases, drop_databases
 from ops.stack.servers import Servers
 from shared import timers as timers_module
 from shared.contracts.envelope import Message
@@ -25,7 +24,7 @@ from shared.messaging.relay import Relay
 from shared.settings import Settings
 from shared.timers import Timers
 from tests.harness import WAIT_S
-from tests.roadkit import COMMANDS, SERVICE, Remind, make_tables, words_known
+from tests.roadkit import COMMANDS, SERVICE, Remind, make_database, words_known
 
 LONG_S = 600.0
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
@@ -53,13 +52,12 @@ class Counted(Timers):
 class Due:
     """A database of its own with timers in it."""
 
-    def __init__(self, dsn: str) -> None:
-        self.dsn = dsn
-        self.database = Database(dsn)
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     def timers(self, **changes: Any) -> Counted:
         """A copy that leads, so that waking its relay is seen and tells nobody else."""
-        settings = Settings(kafka="", database=self.dsn, keys=Path(), **changes)
+        settings = Settings(kafka="", database="", keys=Path(), **changes)
         relay = Relay(settings, SERVICE, self.database)
         relay.leading = True
         return Counted(settings, SERVICE, self.database, relay)
@@ -99,14 +97,9 @@ class Due:
 @pytest.fixture(scope="module")
 async def place(servers: Servers) -> AsyncIterator[Due]:
     """One for the tests of this module."""
-    suffix = f"_d{new_id().hex[-8:]}"
-    dsns = await create_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
-    due = Due(dsns[SERVICE])
-    await make_tables(due.database)
-    with words_known():
-        yield due
-    await due.database.close()
-    await drop_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
+    async with make_database(servers) as database:
+        with words_known():
+            yield Due(database)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from aiokafka.record.memory_records import MemoryRecords
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
-from ops.provision import create_databases, drop_databases
 from ops.stack.servers import Servers
 from shared.database import Connection, Database
 from shared.ids import new_id
@@ -28,7 +27,7 @@ from shared.messaging.outbox import OutboxRow
 from shared.messaging.relay import NOWHERE, Relay, _hash, _headers, _UnderWay
 from shared.settings import Settings
 from tests.harness import WAIT_S
-from tests.roadkit import EVENTS, SERVICE, figures, make_tables
+from tests.roadkit import EVENTS, SERVICE, figures, make_database
 
 COMING = "escrow.roadtest-coming.v1"
 BATCH_BYTES = 16 * 1024
@@ -133,13 +132,8 @@ class Rounds:
 @pytest.fixture(scope="module")
 async def database(servers: Servers) -> AsyncIterator[Database]:
     """One for the tests of this module."""
-    suffix = f"_o{new_id().hex[-8:]}"
-    dsns = await create_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
-    database = Database(dsns[SERVICE])
-    await make_tables(database)
-    yield database
-    await database.close()
-    await drop_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
+    async with make_database(servers) as database:
+        yield database
 
 
 @pytest.fixture
