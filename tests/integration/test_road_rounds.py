@@ -387,7 +387,11 @@ async def copies(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> Copies:
     async def stop(producer: Broker) -> None:
         producer.stops += 1
 
-    monkeypatch.setattr(relay_module, "make_producer", lambda settings, service: rounds.broker)
+    def make(settings: Settings, service: str) -> Broker:
+        assert (settings.relay_rows, service) == (4, SERVICE)
+        return rounds.broker
+
+    monkeypatch.setattr(relay_module, "make_producer", make)
     monkeypatch.setattr(relay_module, "stop_producer", stop)
     monkeypatch.setattr(relay_module, "POLL_S", LONG_S)
     monkeypatch.setattr(relay_module, "FOLLOWER_POLL_S", 0.01)

@@ -57,7 +57,10 @@ ARGUED: Final[dict[str, tuple[Place, ...]]] = {
         ),
         ("shared/messaging/relay.py", r"^: constant: |FOLLOWER_POLL_S|ROUND_S|self\._pause\b|constant: 2 → 3"),
         ("shared/messaging/relay.py", r"^Relay.__init__: .*(_notify_again|False → True)"),
-        ("shared/messaging/relay.py", r"^Relay._hand_over: left out|^Relay._publish: constant: True "),
+        (
+            "shared/messaging/relay.py",
+            r"^Relay.run: left out: .*_hand_over|^Relay._hand_over: left out|^Relay._publish: constant: True ",
+        ),
         ("shared/messaging/relay.py", r"batch.close|synchronous_commit"),
         ("shared/messaging/relay.py", r"^Relay._lead: (operator: time.perf|constant: 0 |left out: .*early)"),
         ("shared/messaging/handlers.py", r"^each.batch: left out: await work.write"),

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from aiokafka.errors import KafkaError
 
+from shared.database import Database
 from shared.messaging import relay as relay_module
 from shared.messaging.relay import (
     FIRST_PAUSE_S,
@@ -119,6 +120,19 @@ async def test_a_leader_is_woken_without_a_word_to_others(relay: Relay) -> None:
     relay.wake()
     assert relay._woken.is_set()
     assert relay._notifying is None
+
+
+async def test_a_word_that_cannot_be_passed_on_is_no_fault_and_a_bug_is_shown() -> None:
+    nobody = Database("postgresql://nobody@127.0.0.1:1/nothing")
+    relay = Relay(cast(Any, None), "catalog", nobody)
+    relay.wake()
+    assert relay._notifying is not None
+    await relay._notifying
+    relay.database = cast(Any, None)
+    relay.wake()
+    with pytest.raises(AttributeError, match="engine"):
+        await relay._notifying
+    await nobody.close()
 
 
 def row(**changes: Any) -> dict[str, Any]:
