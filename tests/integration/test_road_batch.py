@@ -411,10 +411,12 @@ async def test_a_parked_message_is_handled_once_by_the_replay_of_its_last_letter
 
 async def test_a_fault_that_passes_is_tried_again_with_all_of_the_poll(poll: Poll) -> None:
     account, tries = new_id(), 0
+    moved: list[float] = []
 
     async def fail_twice(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
         nonlocal tries
         tries += 1
+        moved.append(poll.progress.moved)
         if tries <= 2:
             await (await work.connection()).execute(text("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$"))
 
@@ -424,6 +426,7 @@ async def test_a_fault_that_passes_is_tried_again_with_all_of_the_poll(poll: Pol
         said = await poll.give(*puts, hook=fail_twice)
     assert tries == 3
     assert (figures() - before)["batches_retried_total"] == 2
+    assert moved[0] < moved[1] < moved[2] < poll.progress.moved, "who tries again does not stand still"
     assert await poll.numbers(account) == [1, 2]
     assert [row["type"] for row in said] == [Noted.TYPE, Noted.TYPE]
 

@@ -50,7 +50,6 @@ ARGUED: Final[dict[str, tuple[Place, ...]]] = {
             "shared/messaging/consume.py",
             r"^Consumer._until_it_passes: (arguments swapped: random|constant|operator)",
         ),
-        ("shared/messaging/consume.py", r"^Consumer._until_it_passes: left out: self.progress.touch"),
         (
             "shared/messaging/consume.py",
             r"^Consumer._hand_over: .*('handler'|\(group\)|group\[0\]|constant: 1 )|^_place: ",
