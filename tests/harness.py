@@ -208,6 +208,7 @@ class Harness:
                             | envelope_of(record.value)
                             | {"_topic": record.topic, "_partition": record.partition, "_offset": record.offset}
                             | {"_key": record.key, "_value": record.value, "_headers": record.headers}
+                            | {"_timestamp": record.timestamp}
                         )
                     self._recorded_to[tp] = records[-1].offset + 1
                     async with self._grown:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ import pytest
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from prometheus_client import REGISTRY
 from sqlalchemy import BigInteger, Identity, MetaData, Text, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -492,6 +494,20 @@ class Road(Harness):
         return sum(end - committed.get(tp, 0) for tp, end in (await self.ends(*heard)).items())
 
 
+@asynccontextmanager
+async def make_database(servers: Servers) -> AsyncIterator[Database]:
+    """A database of its own with those tables, for what needs no Kafka."""
+    suffix = f"_d{new_id().hex[-8:]}"
+    dsns = await create_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
+    database = Database(dsns[SERVICE])
+    try:
+        await make_tables(database)
+        yield database
+    finally:
+        await database.close()
+        await drop_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
+
+
 async def make_tables(database: Database) -> None:
     """The road's tables and this service's two."""
     async with database.engine.begin() as connection:
@@ -522,6 +538,17 @@ def as_bytes(envelope: dict[str, Any]) -> bytes:
 def letters_of(road: Road, account: UUID) -> list[DeadLetter]:
     """The dead letters of an account's messages."""
     return [letter for letter in road.seen(DeadLetter) if letter.key == str(account)]
+
+
+def figures() -> Counter[str]:
+    """What Prometheus would read of this service now; a histogram by its number of observations."""
+    found: Counter[str] = Counter()
+    for metric in REGISTRY.collect():
+        for sample in metric.samples:
+            if sample.labels.get("service") == SERVICE and not sample.name.endswith(("_created", "_bucket", "_sum")):
+                labels = (value for name, value in sorted(sample.labels.items()) if name != "service")
+                found[" ".join((sample.name.removeprefix("yike_"), *labels))] = int(sample.value)
+    return found
 
 
 def on_other_partitions(count: int = TEST_PARTITIONS) -> list[UUID]:

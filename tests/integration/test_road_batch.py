@@ -11,11 +11,11 @@ import pytest
 from aiokafka import ConsumerRecord
 from sqlalchemy import text
 
-from ops.provision import create_databases, drop_databases
 from ops.stack.servers import Servers
 from shared.contracts.envelope import Message, Problem, content_hash
 from shared.database import Database
 from shared.ids import new_id
+from shared.messaging import consume, sets
 from shared.messaging.consume import Consumer
 from shared.messaging.dead_letter import REPLAY_HEADER, DeadLetter
 from shared.messaging.progress import Progress
@@ -38,8 +38,9 @@ from tests.roadkit import (
     Told,
     as_bytes,
     body,
+    figures,
+    make_database,
     make_handlers,
-    make_tables,
     no_hook,
     words_known,
 )
@@ -102,14 +103,9 @@ class Poll:
 @pytest.fixture(scope="module")
 async def poll(servers: Servers) -> AsyncIterator[Poll]:
     """One for the tests of this module; ids are new in each."""
-    suffix = f"_b{new_id().hex[-8:]}"
-    dsns = await create_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
-    database = Database(dsns[SERVICE])
-    await make_tables(database)
-    with words_known():
-        yield Poll(database)
-    await database.close()
-    await drop_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
+    async with make_database(servers) as database:
+        with words_known():
+            yield Poll(database)
 
 
 async def bug(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
@@ -164,11 +160,12 @@ async def test_a_poll_is_handled_in_its_order_and_answered_and_kept(poll: Poll) 
 
 
 async def test_what_is_nobodys_business_wakes_nobody(poll: Poll) -> None:
-    woken = poll.woken
+    woken, before = poll.woken, poll.progress.moved
     foreign = body(Told(account_id=new_id(), number=1), type="orders.roadtest.gone.v1")
     assert await poll.give(poll.record(foreign, OTHERS_EVENTS)) == []
     assert await poll.give() == []
     assert poll.woken == woken
+    assert poll.progress.moved > before, "many such polls are no standstill"
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -216,6 +213,25 @@ async def test_a_repeat_that_wants_no_answer_gets_none(poll: Poll) -> None:
     assert await poll.give(poll.record(put | {"data": put["data"] | {"number": 2}})) == []
 
 
+@pytest.mark.parametrize("replyto", ["", COMMANDS])
+async def test_a_repeat_gets_the_answer_only_where_it_may_go(poll: Poll, replyto: str) -> None:
+    ask = asked(3)
+    (answer,) = await poll.give(poll.record(ask, REQUESTS))
+    assert answer["type"] == Balance.TYPE
+    changed = ask | {"replyto": replyto}
+    assert await poll.give(poll.record(changed, REQUESTS)) == []
+    assert await poll.give(poll.record(changed | {"data": ask["data"] | {"number": 4}}, REQUESTS)) == []
+    assert (await poll.known(ask))["reply"] == answer["body"]
+
+
+async def test_a_refusal_does_not_undo_what_others_have_collected(poll: Poll) -> None:
+    account, bad = new_id(), asked(-1)
+    # What `Put` has collected is not written yet when the savepoint of `Ask` begins.
+    said = await poll.give(poll.record(body(Put(account_id=account, number=5))), poll.record(bad, REQUESTS))
+    assert [row["type"] for row in said] == [Noted.TYPE, Problem.TYPE]
+    assert await poll.numbers(account) == [5]
+
+
 async def test_a_refusal_undoes_its_message_alone(poll: Poll) -> None:
     good, bad = asked(1), asked(-1)
     said = await poll.give(poll.record(bad, REQUESTS), poll.record(good, REQUESTS))
@@ -255,6 +271,24 @@ async def test_whatever_reads_sees_what_its_message_has_written(poll: Poll) -> N
     assert seen == [1, False, True, [5, 7, 9], 2]
 
 
+async def test_what_is_loaded_is_locked_until_the_commit_unless_it_is_only_looked_at(poll: Poll) -> None:
+    accounts = [new_id() for _ in range(6)]
+    await poll.give(*(poll.record(body(Put(account_id=account, number=1))) for account in accounts))
+    free: list[UUID] = []
+
+    async def look(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+        for position, load in enumerate((work.load, work.load_all)):
+            await load(AccountRow, Account, [accounts[position]])
+            await load(AccountRow, Account, [accounts[2 + position]], lock=False)
+        await sets.load(work.session, AccountRow, Account, [accounts[4]])
+        await sets.load_all(work.session, AccountRow, Account, [accounts[5]])
+        sql = "SELECT account_id FROM road_accounts WHERE account_id = ANY(:ids) FOR UPDATE SKIP LOCKED"
+        free.extend(row["account_id"] for row in await poll.rows(sql, ids=accounts))
+
+    await poll.give(poll.record(body(Put(account_id=new_id(), number=1))), hook=look)
+    assert set(free) == {accounts[2], accounts[3]}
+
+
 async def test_a_handler_is_told_of_which_service_when_and_whose_policy(poll: Poll) -> None:
     seen: list[Any] = []
 
@@ -283,6 +317,22 @@ async def test_a_record_twice_in_a_poll_that_is_no_message_is_one_letter(poll: P
     assert [row["type"] for row in await poll.give(record, record)] == [DeadLetter.TYPE]
 
 
+async def test_a_poll_is_measured_stage_by_stage_and_its_messages_are_counted(poll: Poll) -> None:
+    puts = [poll.record(body(Put(account_id=new_id(), number=number))) for number in (1, 2)]
+    before = figures()
+    await poll.give(*puts, poll.record(asked(-1), REQUESTS), puts[0])
+    done = figures() - before
+    assert done == {
+        **{f"stage_seconds_count {stage}": 1 for stage in ("decode", "inbox", "load", "decide", "save", "commit")},
+        **{f"handler_seconds_count {name}": 1 for name in ("on_put", "on_ask")},
+        "batch_messages_count": 1,
+        "messages_repeated_total": 1,
+        f"messages_handled_total {Put.TYPE}": 2,
+        f"messages_handled_total {Ask.TYPE}": 1,
+        f"messages_refused_total amount_invalid {Ask.TYPE}": 1,
+    }
+
+
 # --- what can never be handled ----------------------------------------------------------------------------------------
 
 
@@ -290,7 +340,9 @@ async def test_a_bug_parks_its_message_and_its_neighbours_are_handled(poll: Poll
     account = new_id()
     first, bad, last = (body(Put(account_id=account, number=n, act=act)) for n, act in ((1, ""), (2, "bug"), (3, "")))
     parked = poll.record(bad, key=b"x" * 300)
+    before = figures()
     said = await poll.give(poll.record(first), parked, poll.record(last), hook=bug)
+    assert (figures() - before)["messages_parked_total handler_failed"] == 1
     assert await poll.numbers(account) == [1, 3]
     assert about(said) == [(Noted.TYPE, EVENTS), (DeadLetter.TYPE, DEAD_LETTERS), (Noted.TYPE, EVENTS)]
     letter = said[1]
@@ -359,19 +411,43 @@ async def test_a_parked_message_is_handled_once_by_the_replay_of_its_last_letter
 
 async def test_a_fault_that_passes_is_tried_again_with_all_of_the_poll(poll: Poll) -> None:
     account, tries = new_id(), 0
+    moved: list[float] = []
 
     async def fail_twice(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
         nonlocal tries
         tries += 1
+        moved.append(poll.progress.moved)
         if tries <= 2:
             await (await work.connection()).execute(text("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$"))
 
     puts = [poll.record(body(Put(account_id=account, number=number))) for number in (1, 2)]
+    before = figures()
     async with asyncio.timeout(5):
         said = await poll.give(*puts, hook=fail_twice)
     assert tries == 3
+    assert (figures() - before)["batches_retried_total"] == 2
+    assert moved[0] < moved[1] < moved[2] < poll.progress.moved, "who tries again does not stand still"
     assert await poll.numbers(account) == [1, 2]
     assert [row["type"] for row in said] == [Noted.TYPE, Noted.TYPE]
+
+
+async def test_between_two_tries_there_is_a_pause(poll: Poll, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consume, "FIRST_PAUSE_S", 600.0)
+    tries = Tries()
+    tried = asyncio.Event()
+
+    async def fail(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+        await tries(work, messages)
+        tried.set()
+        await (await work.connection()).execute(text("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$"))
+
+    giving = asyncio.create_task(poll.give(poll.record(body(Put(account_id=new_id(), number=1))), hook=fail))
+    async with asyncio.timeout(5):
+        await tried.wait()
+    await asyncio.sleep(0.2)
+    assert tries.count == 1
+    giving.cancel()
+    await asyncio.wait({giving})
 
 
 async def test_where_even_parking_fails_the_road_stops_and_skips_nothing(poll: Poll) -> None:

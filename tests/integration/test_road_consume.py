@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from shared.contracts import topics
@@ -32,6 +31,7 @@ from tests.roadkit import (
     Told,
     as_bytes,
     body,
+    figures,
     letters_of,
     make_handlers,
     on_other_partitions,
@@ -458,17 +458,6 @@ class TestPassingFaults:
             await road.expect_numbers(second, 1)
         assert calls >= 3
         assert letters_of(road, first) + letters_of(road, second) == []
-
-
-def figures() -> Counter[str]:
-    """What Prometheus would read of this service now; a histogram by its number of observations."""
-    found: Counter[str] = Counter()
-    for metric in REGISTRY.collect():
-        for sample in metric.samples:
-            if sample.labels.get("service") == SERVICE and not sample.name.endswith(("_created", "_bucket", "_sum")):
-                labels = (value for name, value in sorted(sample.labels.items()) if name != "service")
-                found[" ".join((sample.name.removeprefix("yike_"), *labels))] = int(sample.value)
-    return found
 
 
 class TestFigures:

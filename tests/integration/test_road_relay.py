@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -17,8 +18,9 @@ from shared.database import Database
 from shared.ids import new_id
 from shared.messaging import outbox, sets
 from shared.messaging import relay as relay_module
+from shared.messaging.broker import PRODUCER_BATCH_BYTES
 from shared.messaging.outbox import OutboxRow
-from shared.messaging.relay import Relay
+from shared.messaging.relay import NOWHERE, Relay
 from shared.messaging.trace import new_traceparent
 from tests.roadkit import EVENTS, SERVICE, Noted, Road, body, on_other_partitions, partition_of, road
 
@@ -43,6 +45,7 @@ async def relaying(road: Road, **changes: object) -> AsyncIterator[Relay]:
         await database.close()
         assert ended, "the relay does not end"
         assert running.cancelled(), running.exception()
+        assert not relay.leading
 
 
 async def say(
@@ -143,7 +146,9 @@ class TestOrder:
         keys = on_other_partitions() + on_other_partitions()
         for number in range(1, 101):
             await say(road, keys[number % 6], number)
-        await say(road, keys[0], *range(200, 400), padding=3000)  # more than one record batch
+        await say(
+            road, keys[0], *range(200, 400), padding=PRODUCER_BATCH_BYTES // 30
+        )  # a round is several record batches
         async with relaying(road, relay_rows=37):
             await expect_all_sent(road)
         for position, key in enumerate(keys):
@@ -166,6 +171,8 @@ class TestOrder:
         assert headers["ce_id"].decode() == record["id"]
         assert headers["ce_type"].decode() == record["type"]
         assert headers["correlation_id"].decode() == record["correlationid"]
+        # Kafka deletes what is old by this time.
+        assert abs(datetime.fromtimestamp(record["_timestamp"] / 1000, UTC) - datetime.now(UTC)) < timedelta(hours=1)
 
 
 class TestLeader:
@@ -255,6 +262,7 @@ class TestWhatCannotBeSent:
                     relay.wake()
                     await expect_heard(road, key, *range(1, number + 1))
             assert await unsent(road) == 30
+            assert (road.client_settings.namespace + MISSING, NOWHERE) in relay._rests, "not asked for again and again"
             name = await make_topic(road, MISSING)
             await expect_all_sent(road)
             assert await road.read(name) == [(str(lost), number) for number in range(1, 31)]

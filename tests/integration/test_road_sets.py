@@ -15,12 +15,12 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from ops.stack.servers import Servers
+from shared.database import Database
 from shared.ids import new_id
 from shared.messaging import sets
 from shared.tables import UTC_TIME, service_metadata
-from tests.roadkit import Road, road
-
-__all__ = ["road"]
+from tests.roadkit import make_database
 
 metadata = service_metadata()
 
@@ -97,18 +97,19 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-async def tables(road: Road) -> Road:
-    """The tables of this module."""
-    async with road.database.engine.begin() as connection:
-        mine = [metadata.tables[row.__tablename__] for row in (ThingRow, PairRow)]
-        await connection.run_sync(metadata.create_all, tables=mine)
-    return road
+async def tables(servers: Servers) -> AsyncIterator[Database]:
+    """A database with the tables of this module."""
+    async with make_database(servers) as database:
+        async with database.engine.begin() as connection:
+            mine = [metadata.tables[row.__tablename__] for row in (ThingRow, PairRow)]
+            await connection.run_sync(metadata.create_all, tables=mine)
+        yield database
 
 
 @pytest.fixture
-async def session(tables: Road) -> AsyncIterator[AsyncSession]:
+async def session(tables: Database) -> AsyncIterator[AsyncSession]:
     """A transaction that is not committed."""
-    async with tables.database.session() as session, session.begin():
+    async with tables.session() as session, session.begin():
         yield session
         await session.rollback()
 
@@ -193,9 +194,9 @@ async def test_a_row_that_is_there_is_kept_or_refused_as_asked(session: AsyncSes
         await sets.write(session, sets.insert(PairRow, rows))
 
 
-async def test_nothing_asks_nothing(tables: Road, session: AsyncSession) -> None:
+async def test_nothing_asks_nothing(tables: Database, session: AsyncSession) -> None:
     statements: list[str] = []
-    event.listen(tables.database.engine.sync_engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    event.listen(tables.engine.sync_engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     assert await sets.load(session, ThingRow, Thing, []) == {}
     assert await sets.load_all(session, ThingRow, Thing, []) == []
     assert await sets.write(session, sets.insert(ThingRow, [])) == 0
@@ -208,12 +209,12 @@ async def test_nothing_asks_nothing(tables: Road, session: AsyncSession) -> None
     assert len(statements) == 3
 
 
-async def test_loaded_rows_are_locked_in_the_order_of_their_keys_unless_they_are_only_read(tables: Road) -> None:
+async def test_loaded_rows_are_locked_in_the_order_of_their_keys_unless_they_are_only_read(tables: Database) -> None:
     pairs = [Pair(new_id(), 1) for _ in range(3)]
-    async with tables.database.session() as setup, setup.begin():
+    async with tables.session() as setup, setup.begin():
         await sets.write(setup, sets.insert(PairRow, pairs))
     keys = [(one.order_id, 1) for one in reversed(pairs)]
-    async with tables.database.session() as one, one.begin(), tables.database.session() as two, two.begin():
+    async with tables.session() as one, one.begin(), tables.session() as two, two.begin():
         assert [pair.order_id for pair in (await sets.load(one, PairRow, Pair, keys)).values()] == sorted(
             pair.order_id for pair in pairs
         )

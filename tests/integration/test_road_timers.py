@@ -11,13 +11,12 @@ from prometheus_client import REGISTRY
 
 from shared import clock
 from shared.contracts.envelope import Message
-from shared.database import Database
 from shared.ids import new_id
 from shared.messaging import outbox, sets
 from shared.messaging.outbox import TimerRow
 from shared.messaging.relay import Relay
 from shared.messaging.work import UnitOfWork
-from shared.timers import _DUE, PURGE_ROWS, Timers
+from shared.timers import _DUE, Timers
 from tests.roadkit import SERVICE, Plan, Remind, Road, body, letters_of, road
 
 __all__ = ["road"]
@@ -182,38 +181,3 @@ async def test_copies_that_fire_at_once_take_different_rows(road: Road) -> None:
     rows = await road.rows(SERVICE, "SELECT body FROM outbox WHERE key = 'k'")
     fired_for = [json.loads(row["body"])["data"]["account_id"] for row in rows]
     assert sorted(fired_for) == sorted(str(one.account_id) for one in data)
-
-
-async def test_what_is_old_is_purged_to_the_end_and_what_is_parked_or_unsent_stays(road: Road) -> None:
-    settings = road.settings(SERVICE, keep_sent_days=30)
-    database = Database(settings.database)
-    timers = Timers(settings, SERVICE, database, Relay(settings, SERVICE, database))
-    old = PURGE_ROWS + 5
-    await road.rows(
-        SERVICE,
-        "INSERT INTO inbox (consumer, message_id, body_hash, received_at)"
-        " SELECT 'old', gen_random_uuid(), '', now() - interval '400 days' FROM generate_series(1, $1)",
-        old,
-    )
-    await road.rows(
-        SERVICE,
-        "INSERT INTO inbox (consumer, message_id, body_hash, received_at, parked)"
-        " SELECT 'old', gen_random_uuid(), '', now() - interval '400 days', gen_random_uuid()",
-    )
-    await road.rows(
-        SERVICE,
-        "WITH old AS (INSERT INTO outbox (id, topic, key, type, correlationid, replyto, traceparent, body, created_at)"
-        " SELECT gen_random_uuid(), 'x', 'old', 'x', gen_random_uuid(), '', '', '', now() - interval '400 days'"
-        " FROM generate_series(1, 3) RETURNING seq) INSERT INTO unsent SELECT max(seq) FROM old",
-    )
-    try:
-        assert await timers.purge()
-        assert not await timers.purge()
-        left = await road.rows(SERVICE, "SELECT parked FROM inbox WHERE consumer = 'old'")
-        assert len(left) == 1
-        assert left[0]["parked"] is not None
-        assert len(await road.rows(SERVICE, "SELECT 1 FROM outbox WHERE key = 'old'")) == 1
-    finally:
-        await road.rows(SERVICE, "DELETE FROM unsent WHERE seq IN (SELECT seq FROM outbox WHERE key = 'old')")
-        await road.rows(SERVICE, "DELETE FROM outbox WHERE key = 'old'")
-        await database.close()

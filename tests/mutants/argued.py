@@ -23,7 +23,9 @@ ARGUED: Final[dict[str, tuple[Place, ...]]] = {
         ("shared/working_days.py", r"^next_waking_time: comparison: local.time\(\) < opens"),
         ("shared/documents.py", r"10X98765432XX|check_(digit|character): constant: True|constant: 6 → 7"),
         ("shared/messaging/progress.py", r"comparison: now - .* > stuck_after_s"),
-        ("shared/messaging/consume.py", r"^Consumer._decode: constant: 100 "),
+        ("shared/messaging/consume.py", r"^Consumer._decode: constant: (100|False) "),
+        ("shared/messaging/consume.py", r"^Consumer._park: (arguments swapped: Poison\(reason, ''\)|word: '' )"),
+        ("shared/messaging/sets.py", r"^_inserting: word: ''"),
         ("shared/messaging/inbox.py", r"^claim: comparison: len\(new\) < len\(claims\)"),
         ("shared/messaging/relay.py", r"^Relay._is_busy: comparison: "),
         ("shared/messaging/work.py", r"^UnitOfWork._put: comparison: 4 "),
@@ -36,22 +38,30 @@ ARGUED: Final[dict[str, tuple[Place, ...]]] = {
     "Slower, later or oftener, and nothing else: pauses and polls, how much of a text is shown or logged, a second way "
     "to the same end": (
         ("shared/policy.py", r"^check_offer: constant: 10 "),
-        ("shared/messaging/progress.py", r"(left out: time.sleep|constant: (1.0|4) )"),
-        ("shared/timers.py", r"^: constant: |PURGE_EVERY_S|fired <|POLL_S|>= next_purge"),
+        ("shared/timers.py", r"^: constant: |>= next_purge|^Timers.run: constant: (0\.0|2) "),
         ("shared/messaging/inbox.py", r"^claim: and or: c.id not in new"),
         ("shared/messaging/outbox.py", r"word: 'yike_outbox'"),
-        ("shared/messaging/consume.py", r"^: constant: (0.1|15.0) |constant: (200|300) "),
+        ("shared/messaging/consume.py", r"^: constant: (0.1|15.0) |constant: (50|200|300) "),
+        (
+            "shared/messaging/consume.py",
+            r"^Consumer._answer_again: .*: (item.message is not None|item.claim.hash != known.hash)",
+        ),
         (
             "shared/messaging/consume.py",
             r"^Consumer._until_it_passes: (arguments swapped: random|constant|operator)",
         ),
-        ("shared/messaging/consume.py", r"^Consumer._until_it_passes: left out: self.progress.touch"),
         (
             "shared/messaging/consume.py",
             r"^Consumer._hand_over: .*('handler'|\(group\)|group\[0\]|constant: 1 )|^_place: ",
         ),
         ("shared/messaging/relay.py", r"^: constant: |FOLLOWER_POLL_S|ROUND_S|self\._pause\b|constant: 2 → 3"),
         ("shared/messaging/relay.py", r"^Relay.__init__: .*(_notify_again|False → True)"),
-        ("shared/messaging/relay.py", r"^Relay._hand_over: left out"),
+        (
+            "shared/messaging/relay.py",
+            r"^Relay.run: left out: .*_hand_over|^Relay._hand_over: left out|^Relay._publish: constant: True ",
+        ),
+        ("shared/messaging/relay.py", r"batch.close|synchronous_commit"),
+        ("shared/messaging/relay.py", r"^Relay._lead: (operator: time.perf|constant: 0 |left out: .*early)"),
+        ("shared/messaging/handlers.py", r"^each.batch: left out: await work.write"),
     ),
 }

@@ -49,7 +49,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "shared/working_days.py": ("unit/test_working_days.py", "property/test_working_days_properties.py"),
     "shared/documents.py": ("unit/test_documents.py", "property/test_documents_properties.py"),
     "shared/ids.py": ("unit/test_ids.py", "property/test_instruction_numbers.py", "unit/test_bank_book.py"),
-    "shared/timers.py": ("integration/test_road_timers.py",),
+    "shared/timers.py": ("integration/test_road_due.py", "integration/test_road_timers.py"),
     "shared/messaging/inbox.py": ("unit/test_road_rows.py", *_ROAD),
     "shared/messaging/outbox.py": ("unit/test_road_rows.py", *_ROAD),
     "shared/messaging/sets.py": ("unit/test_road_rows.py", "integration/test_road_sets.py", *_ROAD),
@@ -57,7 +57,12 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "shared/messaging/consume.py": ("unit/test_road_decode.py", *_ROAD),
     "shared/messaging/handlers.py": ("unit/test_road_handlers.py", "property/test_road_properties.py", *_ROAD),
     "shared/messaging/progress.py": ("unit/test_road_watchdog.py",),
-    "shared/messaging/relay.py": ("unit/test_road_relay.py", "integration/test_road_relay.py", *_ROAD),
+    "shared/messaging/relay.py": (
+        "unit/test_road_relay.py",
+        "integration/test_road_rounds.py",
+        "integration/test_road_relay.py",
+        *_ROAD,
+    ),
     "shared/messaging/dead_letter.py": ("unit/test_road_dead_letter.py", *_ROAD),
 }
 TESTS: Final = {path: tuple(f"tests/{name}" for name in dict.fromkeys(names)) for path, names in _NAMES.items()}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
 
@@ -232,6 +233,17 @@ def test_an_expiry_has_a_zone() -> None:
     assert item_of(envelope(expirytime="2026-03-01T02:00:00Z")).poison is None
     item = item_of(envelope(expirytime="2026-03-01T02:00:00"))
     assert poison_of(item) == ("bad_envelope", "expirytime has no time zone", "request_invalid")
+
+
+async def test_a_request_expires_at_the_moment_it_says() -> None:
+    item = item_of(envelope(expirytime="2026-03-01T02:00:00Z"))
+    assert item.message is not None
+    moment = item.message.expirytime
+    assert moment is not None
+    for now, refusals in ((moment - timedelta(microseconds=1), []), (moment, [(ShowPurchase.TYPE, "request_expired")])):
+        work = UnitOfWork("orders", cast(Any, None), cast(Any, None), now)
+        await consumer()._hand_over(work, [item.message])
+        assert work.refusals == refusals
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from aiokafka.errors import KafkaError
 
+from shared.database import Database
 from shared.messaging import relay as relay_module
 from shared.messaging.relay import (
     FIRST_PAUSE_S,
@@ -108,11 +109,30 @@ async def test_a_rest_ends(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not relay._is_busy(HERE, way)
 
 
+async def test_a_bug_ends_the_relay_and_is_shown(relay: Relay) -> None:
+    async with asyncio.timeout(5):
+        with pytest.raises(AttributeError, match="connect"):  # it has no database
+            await relay.run()
+
+
 async def test_a_leader_is_woken_without_a_word_to_others(relay: Relay) -> None:
     relay._set_leading(True)
     relay.wake()
     assert relay._woken.is_set()
     assert relay._notifying is None
+
+
+async def test_a_word_that_cannot_be_passed_on_is_no_fault_and_a_bug_is_shown() -> None:
+    nobody = Database("postgresql://nobody@127.0.0.1:1/nothing")
+    relay = Relay(cast(Any, None), "catalog", nobody)
+    relay.wake()
+    assert relay._notifying is not None
+    await relay._notifying
+    relay.database = cast(Any, None)
+    relay.wake()
+    with pytest.raises(AttributeError, match="engine"):
+        await relay._notifying
+    await nobody.close()
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -165,4 +185,5 @@ def test_a_row_lies_where_it_asks_to_be_or_where_its_key_says(relay: Relay) -> N
     assert relay._place(producer, row(partition=0)) == ("test.catalog.events.v1", 0)
     assert relay._place(producer, row(key="k")) == ("test.catalog.events.v1", _hash("k") % 3)
     assert relay._place(producer, row(topic="gone")) == ("test.gone", NOWHERE)
+    assert NOWHERE < 0, "no partition has this number"
     assert relay._place(producer, row(topic="gone", partition=2)) == ("test.gone", 2)

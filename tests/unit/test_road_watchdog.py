@@ -4,9 +4,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from shared.messaging import progress as progress_module
 from shared.messaging.progress import EXIT_STATUS, Progress, start_watchdog
 
 STUCK_AFTER_S = 0.2
@@ -47,6 +49,24 @@ def test_the_watch_is_known_by_its_name_and_keeps_no_process_alive(ended: list[i
     start_watchdog(progress, lambda: 0, STUCK_AFTER_S)
     assert [thread.daemon for thread in threading.enumerate() if thread.name == "watchdog"] == [True]
     assert EXIT_STATUS == 70, "what a supervisor is told"
+
+
+@pytest.mark.parametrize(("stuck_after_s", "pause_s"), [(2.0, 0.5), (120.0, 1.0)])
+def test_it_looks_four_times_in_that_while_and_at_least_each_second(
+    progress: Progress, monkeypatch: pytest.MonkeyPatch, stuck_after_s: float, pause_s: float
+) -> None:
+    pauses: list[float] = []
+    looked = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        progress.stopped = True
+        looked.set()
+
+    monkeypatch.setattr(progress_module, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    start_watchdog(progress, lambda: 0, stuck_after_s)
+    assert looked.wait(LOOK_S)
+    assert pauses == [pause_s]
 
 
 def test_a_loop_that_does_not_run_is_the_end(ended: list[int], progress: Progress) -> None:

@@ -52,8 +52,9 @@ def sent(work: UnitOfWork) -> list[dict[str, Any]]:
 # --- send -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_transaction_is_of_the_region_the_system_is_made_for(work: UnitOfWork) -> None:
+def test_a_transaction_is_of_the_region_the_system_is_made_for_and_has_loaded_nothing(work: UnitOfWork) -> None:
     assert work.region == "changzhou"
+    assert work.loading_s == 0
 
 
 def test_what_is_sent_goes_on_in_the_trace_of_its_cause(work: UnitOfWork) -> None:
