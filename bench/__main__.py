@@ -10,7 +10,6 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -184,14 +183,13 @@ async def _ledger(console: Console, ledger: Ledger, sizes: Sizes, figures: Figur
     hot = new_id()
     each = -(-(2 * sizes.transfers + sizes.one_per_commit) // len(cold))
     releases = lesson_by_lesson(cold)
-    some = partial(islice, releases)
     await _timed(console, "orders for the ledger", ledger.open(dict.fromkeys(cold, each) | {hot: sizes.transfers}))
-    few = await _timed(console, "the ledger, many orders", ledger.rate(list(some(sizes.transfers))))
+    few = await _timed(console, "the ledger, many orders", ledger.rate(list(islice(releases, sizes.transfers))))
     one = await _timed(
         console, "the ledger, one order", ledger.rate(list(islice(lesson_by_lesson([hot]), sizes.transfers)))
     )
-    two = await _timed(console, "the ledger, two copies", ledger.rate_of_two(list(some(sizes.transfers))))
-    alone = ledger.rate_one_per_commit(list(some(sizes.one_per_commit)))
+    two = await _timed(console, "the ledger, two copies", ledger.rate_of_two(list(islice(releases, sizes.transfers))))
+    alone = ledger.rate_one_per_commit(list(islice(releases, sizes.one_per_commit)))
     single = await _timed(console, "the ledger, one message per commit", alone)
     figures.ledger_cold_per_s, figures.ledger_hot_per_s = few.per_s, one.per_s
     figures.ledger_copies_ratio, figures.batch_gain = two.per_s / few.per_s, few.per_s / single.per_s
@@ -214,10 +212,10 @@ async def _timed(console: Console, words: str, doing: Any) -> Any:
     # What the load before has left in the kernel's cache goes to disk now: written in bursts later on, it would hold
     # up the commits of this one.
     await asyncio.to_thread(os.sync)
-    began, cores = time.perf_counter(), Cores.begin()
+    cores = Cores.begin()
     with console.status(f"{words} …"):
         done = await doing
-    console.print(f"  {words}  [dim]{time.perf_counter() - began:.1f} s: {cores.words()}[/dim]")
+    console.print(f"  {words}  [dim]{time.perf_counter() - cores.began:.1f} s: {cores.words()}[/dim]")
     return done
 
 

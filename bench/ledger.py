@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from uuid import UUID
 
-import asyncpg
 import psutil
 from aiokafka import AIOKafkaProducer
 
 from bench.cores import Cores
+from ops.cli.site import Connection, connected
 from ops.copies import a_copy
 from ops.stack_layout import PART_NAMES, Stack
 from shared.clock import get_offset, machine_now
@@ -48,7 +48,7 @@ class Rate:
 class Ledger:
     """Escrow, its database, and a producer that plays all others."""
 
-    def __init__(self, stack: Stack, producer: AIOKafkaProducer, connection: "asyncpg.Connection[Any]") -> None:
+    def __init__(self, stack: Stack, producer: AIOKafkaProducer, connection: Connection) -> None:
         self.stack = stack
         self.connection = connection
         self._producer = producer
@@ -182,13 +182,12 @@ async def ledger_alone(stack: Stack) -> AsyncIterator[Ledger]:
     others = [name for name in PART_NAMES if name != "escrow"]
     producer = make_producer(stack.client_settings, "bench-ledger")
     await producer.start()
-    connection = await asyncpg.connect(stack.dsn("escrow"))
     try:
-        for name in others:
-            await stack.halt(name)
-        yield Ledger(stack, producer, connection)
-        for name in others:
-            await stack.resume(name)
+        async with connected(stack.dsn("escrow")) as connection:
+            for name in others:
+                await stack.halt(name)
+            yield Ledger(stack, producer, connection)
+            for name in others:
+                await stack.resume(name)
     finally:
-        await connection.close()
         await producer.stop()

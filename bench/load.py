@@ -192,26 +192,25 @@ async def lessons(gateway: LoadGateway, planned: Sequence[Lesson], window: int, 
 
     With `window` in flight, or, given `per_s`, begun at that even pace whatever is in flight (open loop).
     """
-    by_key = {(str(order.order_id), number): order for order, number in planned}
+    by_key = {_key(lesson): lesson[0] for lesson in planned}
     watch = _Stopwatch()
     outgoing: asyncio.Queue[tuple[Request, str]] = asyncio.Queue()
 
     def begin(lesson: Lesson, began: float | None = None) -> None:
-        order, number = lesson
-        watch.begin((str(order.order_id), number), began)
-        outgoing.put_nowait((ApplyLesson(order_id=order.order_id, lesson_no=number), order.institution.token))
+        watch.begin(_key(lesson), began)
+        outgoing.put_nowait(_applying(lesson))
 
     flight = _Window(window, begin, planned if per_s is None else ())
 
     def on_answer(envelope: dict[str, Any]) -> None:
         data = envelope["data"]
-        order = by_key.get((data["order_id"], data["lesson_no"]))
+        order = by_key.get(_key_in(envelope))
         if order is not None and data["state"] == "applied":
             confirm = ConfirmLesson(order_id=order.order_id, lesson_no=data["lesson_no"])
             outgoing.put_nowait((confirm, order.guardian.token))
 
     def on_settled(envelope: dict[str, Any]) -> None:
-        if watch.end((envelope["data"]["order_id"], envelope["data"]["lesson_no"])):
+        if watch.end(_key_in(envelope)):
             flight.next()
 
     async def pace() -> None:
@@ -236,18 +235,31 @@ async def applications(gateway: LoadGateway, planned: Sequence[Lesson], window: 
     outgoing: asyncio.Queue[tuple[Request, str]] = asyncio.Queue()
 
     def begin(lesson: Lesson) -> None:
-        order, number = lesson
-        watch.begin((str(order.order_id), number))
-        outgoing.put_nowait((ApplyLesson(order_id=order.order_id, lesson_no=number), order.institution.token))
+        watch.begin(_key(lesson))
+        outgoing.put_nowait(_applying(lesson))
 
     flight = _Window(window, begin, planned)
 
     def on_answer(envelope: dict[str, Any]) -> None:
-        if watch.end((envelope["data"]["order_id"], envelope["data"]["lesson_no"])):
+        if watch.end(_key_in(envelope)):
             flight.next()
 
     await _drive(gateway, outgoing, {LessonAnswer.TYPE: on_answer}, lambda: len(watch.measured.seconds) == len(planned))
     return watch.measured
+
+
+def _key(lesson: Lesson) -> tuple[str, int]:
+    order, number = lesson
+    return str(order.order_id), number
+
+
+def _key_in(envelope: dict[str, Any]) -> tuple[str, int]:
+    return envelope["data"]["order_id"], envelope["data"]["lesson_no"]
+
+
+def _applying(lesson: Lesson) -> tuple[Request, str]:
+    order, number = lesson
+    return ApplyLesson(order_id=order.order_id, lesson_no=number), order.institution.token
 
 
 async def _drive(

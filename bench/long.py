@@ -6,21 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-import asyncpg
 from rich.console import Console
 
 from bench.ledger import Ledger, Rate
 from bench.load import LoadGateway, applications, purchases
 from bench.town import LESSONS, PURCHASE_WINDOW, WINDOW, Sizes, lesson_by_lesson, prepare
+from ops.cli.site import Connection, connected
 from ops.stack_layout import Stack
 from shared.ids import new_id
 
 SILENCE: Final = timedelta(days=23)
 """Longer than any region's working days, whatever holidays are between."""
 MOST_WAITED_S: Final = 3600.0
+LOOK_TIMEOUT_S: Final = 60.0
 
 # What an order left behind is copied for each of many: with ids of their own, and references that stay unique.
 _OTHERS: Final = {
@@ -37,13 +38,12 @@ async def fill(ledger: Ledger, transfers: int, said: Callable[[str], None]) -> l
 
     The inbox grows by a row for each transfer. The outbox does not: what it keeps is read by nobody.
     """
-    template, lessons = new_id(), LESSONS
-    await ledger.open({template: lessons})
-    await ledger.settle(template, lessons - 1)
+    template = new_id()
+    await ledger.open({template: LESSONS})
+    await ledger.settle(template, LESSONS - 1)
     connection = ledger.connection
     each = await connection.fetchval("SELECT count(*) FROM transfers WHERE order_id = $1", template)
     orders = -(-transfers // each)
-    await connection.execute("DROP TABLE IF EXISTS pg_temp.new_orders", timeout=None)
     await connection.execute(
         "CREATE TEMPORARY TABLE new_orders AS SELECT uuidv7() AS order_id, place FROM generate_series(1, $1) AS place",
         orders,
@@ -59,7 +59,7 @@ async def fill(ledger: Ledger, transfers: int, said: Callable[[str], None]) -> l
     return [row["order_id"] for row in await connection.fetch("SELECT order_id FROM new_orders ORDER BY random()")]
 
 
-async def _copy(connection: "asyncpg.Connection[Any]", table: str, template: str, order_id: UUID) -> None:
+async def _copy(connection: Connection, table: str, template: str, order_id: UUID) -> None:
     names = await connection.fetch(
         "SELECT attname AS name FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped",
         table,
@@ -116,15 +116,12 @@ async def _silence(console: Console, stack: Stack, lessons: int) -> Midnight:
         ("settled", "orders", "SELECT count(*) FROM lessons WHERE state = 'paid_out'"),
     ):
         with console.status(f"midnight: {lessons} lessons to be {words} …") as status:
-            connection = await asyncpg.connect(stack.dsn(name), command_timeout=60)
-            try:
-                while (done := await connection.fetchval(query)) < lessons:
+            async with connected(stack.dsn(name)) as connection:
+                while (done := await connection.fetchval(query, timeout=LOOK_TIMEOUT_S)) < lessons:
                     status.update(f"midnight: {done} of {lessons} lessons {words} …")
                     if time.monotonic() - began > MOST_WAITED_S:
                         raise TimeoutError(f"{done} of {lessons} lessons {words} after {MOST_WAITED_S:g} s")
                     await asyncio.sleep(1.0)
-            finally:
-                await connection.close()
         waited.append(time.monotonic() - began)
         console.print(f"    {words} after {waited[-1]:.0f} s")
     return Midnight(lessons, *waited)

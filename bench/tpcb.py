@@ -3,9 +3,9 @@
 import asyncio
 import re
 from typing import Final
-from urllib.parse import urlsplit
 
 from ops.cli.site import connected
+from ops.provision import in_database
 from ops.stack.postgres import binaries
 from ops.stack_layout import Stack
 
@@ -24,7 +24,7 @@ async def tpcb_rate(stack: Stack, seconds: int) -> float:
     async with connected(stack.admin_dsn) as connection:
         await connection.execute(f"DROP DATABASE IF EXISTS {DATABASE}")
         await connection.execute(f"CREATE DATABASE {DATABASE}")
-    dsn = urlsplit(stack.admin_dsn)._replace(path=f"/{DATABASE}").geturl()
+    dsn = in_database(stack.admin_dsn, DATABASE)
     await _pgbench("--initialize", "--quiet", f"--scale={SCALE}", dsn)
     load = f"--client={CLIENTS} --jobs={THREADS} --time={seconds} --protocol=prepared --builtin=tpcb-like"
     said = await _pgbench(*load.split(), dsn)

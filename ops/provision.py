@@ -182,6 +182,11 @@ async def _create_one(connection: "asyncpg.Connection[asyncpg.Record]", name: st
     await connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
 
 
+def in_database(dsn: str, name: str) -> str:
+    """The same server and user, another database."""
+    return urlsplit(dsn)._replace(path=f"/{name}").geturl()
+
+
 def _with_login(admin_dsn: str, name: str, password: str) -> str:
     """The administrator's DSN with another user, password and database, on the same server."""
     parts = urlsplit(admin_dsn)

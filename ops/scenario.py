@@ -368,8 +368,8 @@ class Scenario:
 
 
 def read_sms(path: Path) -> list[dict[str, Any]]:
-    """All SMS in the file of notify's file provider, oldest first; a torn last line is left out."""
+    """All SMS in the file of notify's file provider, oldest first; a last line that is still being written is left
+    out: it may end in the middle of a character."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]

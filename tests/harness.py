@@ -289,15 +289,20 @@ class Harness:
         }
 
     async def until(self, condition: Callable[[], Any], timeout_s: float = WAIT_S) -> Any:
-        """Waits until `condition` (plain or async) is true and returns what it said; fails after `timeout_s`."""
-        async with asyncio.timeout(timeout_s):
-            while True:
-                value = condition()
-                if asyncio.iscoroutine(value):
-                    value = await value
-                if value:
-                    return value
-                await asyncio.sleep(0.02)
+        """As the function of this name."""
+        return await until(condition, timeout_s)
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = WAIT_S) -> Any:
+    """Waits until `condition` (plain or async) is true and returns what it said; fails after `timeout_s`."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            value = condition()
+            if asyncio.iscoroutine(value):
+                value = await value
+            if value:
+                return value
+            await asyncio.sleep(0.02)
 
 
 def is_reply(envelope: dict[str, Any]) -> bool:

@@ -508,6 +508,13 @@ async def make_database(servers: Servers) -> AsyncIterator[Database]:
         await drop_databases(servers.postgres_admin_dsn, [SERVICE], suffix=suffix)
 
 
+async def committed_rows(database: Database, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+    """Does `sql` in a transaction of its own; the rows it gives, if it gives any."""
+    async with database.session() as session, session.begin():
+        found = await (await session.connection()).execute(text(sql), parameters)
+        return [dict(row) for row in found.mappings()] if found.returns_rows else []
+
+
 async def make_tables(database: Database) -> None:
     """The road's tables and this service's two."""
     async with database.engine.begin() as connection:

@@ -12,7 +12,7 @@ import asyncpg
 import asyncpg.connection
 
 from ops.cli.base import NO_STACK, CommandError, Common
-from ops.provision import database_name
+from ops.provision import database_name, in_database
 from ops.stack_layout import PART_NAMES, Site
 from shared.clock import get_offset
 from shared.settings import ClientSettings
@@ -61,8 +61,7 @@ class Found:
 
     def dsn(self, service: str) -> str:
         """One service's database, entered as the administrator."""
-        name = database_name(service, self.suffix)
-        return urlsplit(self.admin_dsn)._replace(path=f"/{name}").geturl()
+        return in_database(self.admin_dsn, database_name(service, self.suffix))
 
     @property
     def keys(self) -> Path:

@@ -33,6 +33,9 @@ FAULTS_SHOWN: Final = 20
 PLANNABLE_YEARS: Final = range(2000, 2200)
 """Years in which a course may be planned [ours]."""
 
+FREEZE_AT_MOST: Final = timedelta(days=183)
+"""Longest freeze at once; an authority may freeze again [ours]."""
+
 NEXT_STATES: Final[Mapping[InstitutionState, frozenset[InstitutionState]]] = {
     "applied": frozenset({"listed", "closed"}),  # closed: the application was turned down [ours]
     "listed": frozenset({"suspended"}),
@@ -59,6 +62,7 @@ class Seller:
     licensed_from: datetime | None
     licensed_until: datetime | None
     state: InstitutionState
+    frozen_until: datetime | None
 
 
 @dataclass(slots=True)
@@ -89,6 +93,7 @@ class InstitutionChange:
     authority: str
     changed_at: datetime
     disclosure: Json | None
+    frozen_until: datetime | None
 
 
 def fold_name(name: str) -> str:
@@ -123,6 +128,7 @@ def register(ask: RegisterInstitution, authority: str, now: datetime) -> tuple[I
         licensed_from=None,
         licensed_until=None,
         state="applied",
+        frozen_until=None,
         uscc_override_reason=ask.uscc_override_reason.strip(),
         name_key=name_key,
         disclosure={},
@@ -209,6 +215,32 @@ def change_state(
     return _record(institution, reason, authority, now, None)
 
 
+def freeze(
+    institution: Institution, until: datetime, reason: str, authority: str, now: datetime
+) -> InstitutionChange | None:
+    """No sales and no payouts until `until`; the row of its history, or None if that was said before.
+
+    Raises Refused: freeze_until (not ahead, or more than `FREEZE_AT_MOST`), institution_state (closed).
+    """
+    until = until.astimezone(UTC)
+    if institution.frozen_until == until:
+        return None
+    if institution.state == "closed":
+        raise Refused("institution_state", "机构已关闭", state=institution.state)
+    if not now < until <= now + FREEZE_AT_MOST:
+        raise Refused("freeze_until", f"冻结期限应晚于现在，且不超过{FREEZE_AT_MOST.days}天")
+    institution.frozen_until = until
+    return _record(institution, reason, authority, now, None)
+
+
+def thaw(institution: Institution, reason: str, authority: str, now: datetime) -> InstitutionChange | None:
+    """The freeze is lifted, or over; the row of its history, or None if the institution is not frozen."""
+    if institution.frozen_until is None:
+        return None
+    institution.frozen_until = None
+    return _record(institution, reason, authority, now, None)
+
+
 def disclose(
     institution: Institution, disclosure: Disclosure, reason: str, authority: str, now: datetime
 ) -> InstitutionChange | None:
@@ -255,14 +287,18 @@ def _record(
         authority=authority,
         changed_at=now,
         disclosure=disclosure,
+        frozen_until=institution.frozen_until,
     )
 
 
 def check_may_sell(seller: Seller, now: datetime) -> None:
-    """Nothing if `seller` is listed and its licences are in force, else Refused institution_not_listed."""
+    """Nothing if `seller` is listed, not frozen, and its licences are in force, else Refused: institution_not_listed,
+    institution_frozen."""
     if seller.state != "listed":
         words = {"applied": "机构尚未列入白名单", "suspended": "机构已被暂停招生", "closed": "机构已关闭"}
         raise Refused("institution_not_listed", words[seller.state], state=seller.state)
+    if seller.frozen_until is not None and now < seller.frozen_until:
+        raise Refused("institution_frozen", frozen_until=seller.frozen_until.isoformat())
     begins, ends = seller.licensed_from, seller.licensed_until
     if begins is None or ends is None or not begins <= now < ends:
         raise Refused("institution_not_listed", "机构证照不在有效期内", state=seller.state)

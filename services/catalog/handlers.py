@@ -6,6 +6,8 @@ from services.catalog import queries, use_cases
 from shared.contracts.catalog import (
     ExpireSeat,
     ExtendSeat,
+    FreezeDeadline,
+    FreezeInstitution,
     GiveBackSeat,
     LookUpInstitution,
     PublishCourse,
@@ -15,6 +17,7 @@ from shared.contracts.catalog import (
     SetInstitutionState,
     ShowCourse,
     TakeSeat,
+    ThawInstitution,
     UpdateDisclosure,
 )
 from shared.contracts.envelope import Message
@@ -43,6 +46,27 @@ async def on_update_disclosure(work: UnitOfWork, message: Message[UpdateDisclosu
 async def on_set_institution_state(work: UnitOfWork, message: Message[SetInstitutionState]) -> None:
     """An authority lists, suspends or closes an institution."""
     await use_cases.set_institution_state(work, message)
+
+
+@handlers.on(FreezeInstitution)
+@each
+async def on_freeze_institution(work: UnitOfWork, message: Message[FreezeInstitution]) -> None:
+    """An authority freezes an institution."""
+    await use_cases.freeze_institution(work, message)
+
+
+@handlers.on(ThawInstitution)
+@each
+async def on_thaw_institution(work: UnitOfWork, message: Message[ThawInstitution]) -> None:
+    """An authority lifts a freeze."""
+    await use_cases.thaw_institution(work, message)
+
+
+@handlers.on(FreezeDeadline)
+@each
+async def on_freeze_deadline(work: UnitOfWork, message: Message[FreezeDeadline]) -> None:
+    """The time of a freeze is over."""
+    await use_cases.end_freeze(work, message)
 
 
 @handlers.on(LookUpInstitution)

@@ -49,6 +49,7 @@ def institution_view(institution: Institution) -> InstitutionView:
         state=institution.state,
         state_reason=institution.state_reason,
         state_since=institution.state_since,
+        frozen_until=institution.frozen_until,
         disclosure=institution.disclosed,
     )
 

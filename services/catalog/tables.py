@@ -55,6 +55,7 @@ class InstitutionRow(Base, table=True):
     state: str = Field(max_length=20)
     state_reason: str = Field(sa_type=Text)
     state_since: datetime = Field(sa_type=UTC_TIME)
+    frozen_until: datetime | None = Field(sa_type=UTC_TIME)
     changes: int
 
 
@@ -71,6 +72,7 @@ class InstitutionChangeRow(Base, table=True):
     authority: str = Field(max_length=128)
     changed_at: datetime = Field(sa_type=UTC_TIME)
     disclosure: dict[str, Any] | None = Field(sa_type=JSONB)
+    frozen_until: datetime | None = Field(sa_type=UTC_TIME)
 
 
 class CourseRow(Base, table=True):

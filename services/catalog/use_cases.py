@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from services.catalog.domain import (
@@ -17,12 +18,14 @@ from services.catalog.domain import (
     change_state,
     check_sale,
     disclose,
+    freeze,
     policy_of,
     publish,
     refuse_other_course,
     refuse_other_registration,
     register,
     reserved_until,
+    thaw,
 )
 from services.catalog.queries import course_view, institution_view
 from services.catalog.tables import CourseRow, InstitutionChangeRow, InstitutionRow, ReservationRow
@@ -31,8 +34,12 @@ from shared.contracts.catalog import (
     CoursePublished,
     ExpireSeat,
     ExtendSeat,
+    FreezeDeadline,
+    FreezeInstitution,
     GiveBackSeat,
     InstitutionChanged,
+    InstitutionFrozen,
+    InstitutionThawed,
     PublishCourse,
     RegisterInstitution,
     ReserveSeat,
@@ -42,6 +49,7 @@ from shared.contracts.catalog import (
     SeatTaken,
     SetInstitutionState,
     TakeSeat,
+    ThawInstitution,
     UpdateDisclosure,
 )
 from shared.contracts.envelope import Message
@@ -106,6 +114,54 @@ async def set_institution_state(work: UnitOfWork, message: Message[SetInstitutio
     work.update(InstitutionRow, [institution], "state", "state_reason", "state_since", "changes")
     work.insert(InstitutionChangeRow, [change])
     _announce(work, institution, message)
+
+
+async def freeze_institution(work: UnitOfWork, message: Message[FreezeInstitution]) -> None:
+    """Freezes an institution: no sales from now on, and escrow is told to pay it nothing out."""
+    actor = work.actor(message, "authority")
+    ask = message.data
+    institution = await _institution(work, ask.institution_id)
+    change = freeze(institution, ask.until, ask.reason, actor.subject, work.now)
+    if change is not None and institution.frozen_until is not None:
+        work.set_timer(FreezeDeadline(institution_id=ask.institution_id), institution.frozen_until, message)
+        frozen = InstitutionFrozen(
+            institution_id=ask.institution_id,
+            change_no=change.change_no,
+            until=institution.frozen_until,
+            reason=ask.reason,
+        )
+        work.send(frozen, message)
+        _write_freeze(work, institution, change)
+    work.reply(message, institution_view(institution))
+
+
+async def thaw_institution(work: UnitOfWork, message: Message[ThawInstitution]) -> None:
+    """Lifts a freeze before its end."""
+    actor = work.actor(message, "authority")
+    institution = await _institution(work, message.data.institution_id)
+    work.cancel_timer(FreezeDeadline, institution.institution_id)
+    _thaw(work, institution, message.data.reason, actor.subject, message)
+    work.reply(message, institution_view(institution))
+
+
+async def end_freeze(work: UnitOfWork, message: Message[FreezeDeadline]) -> None:
+    """The time of a freeze is over; one that was lifted or made longer since is not."""
+    institution = await _institution(work, message.data.institution_id)
+    if institution.frozen_until is not None and institution.frozen_until <= work.now:
+        _thaw(work, institution, "冻结期满", "yike", message)
+
+
+def _thaw(work: UnitOfWork, institution: Institution, reason: str, by: str, cause: Message[Any]) -> None:
+    change = thaw(institution, reason, by, work.now)
+    if change is not None:
+        thawed = InstitutionThawed(institution_id=institution.institution_id, change_no=change.change_no, reason=reason)
+        work.send(thawed, cause)
+        _write_freeze(work, institution, change)
+
+
+def _write_freeze(work: UnitOfWork, institution: Institution, change: InstitutionChange) -> None:
+    work.update(InstitutionRow, [institution], "frozen_until", "changes")
+    work.insert(InstitutionChangeRow, [change])
 
 
 async def _institution(work: UnitOfWork, institution_id: UUID) -> Institution:

@@ -32,7 +32,7 @@ sums AS (
 
 def _price(lesson: str) -> str:
     """The price of a lesson of account `a`, in SQL: the last one takes the remainder."""
-    return f"a.price_fen / a.lessons + CASE WHEN {lesson} = a.lessons THEN a.price_fen % a.lessons ELSE 0 END"
+    return f"(a.price_fen / a.lessons + CASE WHEN {lesson} = a.lessons THEN a.price_fen % a.lessons ELSE 0 END)"
 
 
 CHECKS: Final[dict[str, str]] = {
@@ -40,10 +40,10 @@ CHECKS: Final[dict[str, str]] = {
       SELECT order_id || ' ' || kind || ' ' || lesson_no AS what FROM transfers
       WHERE (kind, lesson_no > 0, phase, debit, credit) NOT IN (VALUES
           ('hold', false, 2, 'outside', 'held'),
-          ('release', true, 1, CASE WHEN turn = 0 THEN 'held' ELSE 'released' END, 'releasing'),
-          ('release', true, 2, 'releasing', 'released'),
-          ('refund', false, 1, CASE WHEN turn = 0 THEN 'held' ELSE 'refunded' END, 'refunding'),
-          ('refund', false, 2, 'refunding', 'refunded'))
+          ('release', lesson_no > 0, 1, CASE WHEN turn = 0 THEN 'held' ELSE 'released' END, 'releasing'),
+          ('release', lesson_no > 0, 2, 'releasing', 'released'),
+          ('refund', lesson_no > 0, 1, CASE WHEN turn = 0 THEN 'held' ELSE 'refunded' END, 'refunding'),
+          ('refund', lesson_no > 0, 2, 'refunding', 'refunded'))
         OR turn < 0 OR (kind = 'hold' AND turn > 0)""",
     "stored balances = sum of transfers": f"""{_SIDES}
       SELECT coalesce(a.order_id, s.order_id)::text AS what FROM accounts a FULL JOIN sums s USING (order_id)
@@ -62,16 +62,29 @@ CHECKS: Final[dict[str, str]] = {
           OR sum(CASE WHEN credit = 'released' THEN amount_fen WHEN debit = 'released' THEN -amount_fen ELSE 0 END)
              NOT IN (0, max(amount_fen))
           OR min(amount_fen) <> max(amount_fen)""",
-    "each lesson is released at its price": f"""
+    # Released, refunded, or divided between the two by an authority: to the fen.
+    "each lesson that was decided is decided at its price": f"""
       SELECT t.order_id || ' lesson ' || t.lesson_no AS what FROM transfers t JOIN accounts a USING (order_id)
-      WHERE t.kind = 'release' AND (t.lesson_no > a.lessons OR t.amount_fen <> {_price("t.lesson_no")})""",
-    # A refund takes the price of exactly the lessons that were never released, to the fen.
+      WHERE t.lesson_no > 0 AND (t.phase, t.turn) = (1, 0)
+      GROUP BY t.order_id, t.lesson_no, a.price_fen, a.lessons
+      HAVING t.lesson_no > a.lessons OR sum(t.amount_fen) <> {_price("t.lesson_no")}
+        AND {_price("t.lesson_no")} <> sum(t.amount_fen) + coalesce((SELECT sum(i.amount_fen) FROM instructions i
+          WHERE (i.order_id, i.lesson_no, i.state) = (t.order_id, t.lesson_no, 'waiting')), 0)""",
+    # What went back, and what the institution keeps of it, is the price of the lessons given back; of none of them
+    # anything was released.
     "no lesson is both released and refunded": f"""
-      SELECT t.order_id::text AS what FROM transfers t JOIN accounts a USING (order_id)
-      WHERE t.kind = 'refund' AND t.amount_fen <> (
-        SELECT coalesce(sum({_price("n")}), 0) FROM generate_series(1, a.lessons) n
-        WHERE NOT EXISTS (SELECT FROM transfers r WHERE (r.order_id, r.lesson_no, r.kind) = (t.order_id, n, 'release')))
-      GROUP BY t.order_id""",
+      SELECT a.order_id::text AS what FROM accounts a CROSS JOIN LATERAL (
+        SELECT coalesce(sum({_price("g.n::int")}), 0) AS fen,
+               bool_or(EXISTS (SELECT FROM instructions i
+                 WHERE (i.order_id, i.lesson_no, i.kind) = (a.order_id, g.n::int, 'payout'))) AS released
+        FROM jsonb_array_elements_text(a.given_back) g (n)) given
+      WHERE (a.given_back <> '[]' OR a.state IN ('refunding', 'refunded')) AND (given.released OR given.fen <> (
+        SELECT coalesce(sum(i.amount_fen), 0) FROM instructions i WHERE i.order_id = a.order_id AND (
+          (i.kind, i.lesson_no) IN (('refund', 0), ('payout', 0))
+          OR (i.kind = 'refund' AND a.given_back @> to_jsonb(i.lesson_no)))))""",
+    "what an institution keeps of a refund has a refund": """
+      SELECT order_id::text AS what FROM instructions p WHERE (kind, lesson_no) = ('payout', 0) AND NOT EXISTS (
+        SELECT FROM instructions r WHERE (r.order_id, r.lesson_no, r.kind) = (p.order_id, 0, 'refund'))""",
     "every pending transfer is a payment on its way": """
       SELECT p.order_id || ' ' || p.kind || ' ' || p.lesson_no AS what FROM transfers p
       LEFT JOIN transfers r ON (r.order_id, r.lesson_no, r.kind, r.turn, r.phase)
@@ -91,18 +104,21 @@ CHECKS: Final[dict[str, str]] = {
         CASE i.kind WHEN 'collect' THEN 'hold' WHEN 'payout' THEN 'release' ELSE 'refund' END, i.turn, 2)
       WHERE (t.order_id IS NULL) = (i.state = 'paid') OR t.amount_fen <> i.amount_fen""",
     "the state of an order agrees with its money": """
-      SELECT order_id::text AS what FROM accounts WHERE NOT CASE state
-        WHEN 'held' THEN paid_fen = price_fen AND refunding_fen = 0 AND refunded_fen = 0
-        WHEN 'refunding' THEN held_fen = 0 AND refunding_fen > 0 AND refunded_fen = 0
-        WHEN 'refunded' THEN held_fen = 0 AND refunding_fen = 0 AND refunded_fen > 0
-        ELSE paid_fen = 0 END""",
-    "releases wait for open complaints only": """
+      SELECT order_id::text AS what FROM accounts a WHERE NOT CASE state
+        WHEN 'held' THEN paid_fen = price_fen
+        WHEN 'refunding' THEN refunding_fen > 0
+        WHEN 'refunded' THEN refunded_fen > 0
+        ELSE paid_fen = 0 END OR state <> coalesce((SELECT CASE i.state WHEN 'paid' THEN 'refunded' ELSE 'refunding' END
+          FROM instructions i WHERE (i.order_id, i.lesson_no, i.kind) = (a.order_id, 0, 'refund')),
+        CASE WHEN state IN ('refunding', 'refunded') THEN 'no refund' ELSE state END)""",
+    "releases wait for open complaints and frozen institutions only": """
       SELECT a.order_id::text AS what FROM accounts a
       LEFT JOIN (SELECT order_id, count(*) FILTER (WHERE NOT ended) AS open FROM suspensions GROUP BY order_id) s
         USING (order_id)
       LEFT JOIN (SELECT order_id, count(*) AS waiting FROM instructions WHERE state = 'waiting' GROUP BY order_id) w
         USING (order_id)
-      WHERE a.suspensions <> coalesce(s.open, 0) OR (w.waiting > 0 AND (a.suspensions = 0 OR a.state <> 'held'))""",
+      WHERE a.suspensions <> coalesce(s.open, 0) OR (w.waiting > 0 AND a.suspensions = 0 AND NOT EXISTS (
+        SELECT FROM freezes f WHERE f.institution_id = a.institution_id AND f.state <> 'thawed'))""",
     "custody per bank = what its results say": """
       SELECT bank AS what FROM (
         SELECT bank, held_fen + releasing_fen + refunding_fen AS fen FROM accounts

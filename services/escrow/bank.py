@@ -2,11 +2,13 @@
 
 Releases and results change the same rows, so one batch of both is one load and one write."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
+
+from sqlalchemy import text
 
 from services.escrow import ledger
 from services.escrow.domain import (
@@ -28,7 +30,7 @@ from services.escrow.domain import (
     purpose_of,
     release,
     settle,
-    start_payout,
+    start,
 )
 from services.escrow.tables import BankResultRow, InstructionRow, SuspenseRow
 from shared.contracts.bank import Instruct, Result
@@ -40,6 +42,7 @@ from shared.contracts.escrow import (
     PaymentDeadline,
     PaymentFailed,
     PayoutReturned,
+    RefundDelayed,
     Refunded,
     Released,
     ReleaseLesson,
@@ -49,6 +52,10 @@ from shared.contracts.escrow import (
 from shared.ids import derived_id
 from shared.messaging.work import UnitOfWork
 
+_FROZEN: Final = text("""
+SELECT institution_id FROM freezes WHERE institution_id = ANY(CAST(:institutions AS uuid[])) AND state = 'frozen'
+ORDER BY institution_id FOR SHARE
+""")
 INSTRUCTION_CHANGES: Final = ("attempt", "turn", "state", "reference", "asks", "returned", "changed_at")
 
 
@@ -123,9 +130,16 @@ def _collect_number(account: Account) -> str:
     return Instruction(account.order_id, 0, "collect", account.price_fen, account.opened_at).number
 
 
-def announce_release(work: UnitOfWork, account: Account, instruction: Instruction, cause: Message[Any]) -> None:
-    """Tells the bank to pay a lesson's fee out, and everybody that it was released."""
+def begin(work: UnitOfWork, account: Account, instruction: Instruction, cause: Message[Any]) -> Transfer:
+    """Money of a payout or refund starts moving: the transfer to post. Tells the bank, and of a payout everybody."""
+    transfer = start(account, instruction, work.now)
     instruct(work, account, instruction, cause)
+    if instruction.kind == "payout":
+        _announce_release(work, account, instruction, cause)
+    return transfer
+
+
+def _announce_release(work: UnitOfWork, account: Account, instruction: Instruction, cause: Message[Any]) -> None:
     work.send(
         Released(
             order_id=account.order_id,
@@ -145,7 +159,7 @@ async def move_money(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]
     accounts = await ledger.accounts_of(work, [purpose.order_id for purpose in known])
     keys = {(purpose.order_id, purpose.lesson_no, purpose.kind) for purpose in known}
     instructions = await work.load(InstructionRow, Instruction, keys, lock=False)
-    booking = _Booking(work)
+    booking = _Booking(work, await frozen_of(work, accounts.values()))
     for message in messages:
         purpose = purposes[message.id]
         account = accounts.get(purpose.order_id) if purpose else None
@@ -162,6 +176,13 @@ async def move_money(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]
     await booking.write()
 
 
+async def frozen_of(work: UnitOfWork, accounts: Iterable[Account]) -> frozenset[UUID]:
+    """Which of the accounts' institutions are frozen. They stay so until the commit: what begins to wait is seen by the
+    thaw that comes after it."""
+    parameters = {"institutions": list({account.institution_id for account in accounts})}
+    return frozenset((await (await work.connection()).execute(_FROZEN, parameters)).scalars())
+
+
 def _purpose(data: ReleaseLesson | Result) -> Purpose | None:
     if isinstance(data, Result):
         return purpose_of(data.number)
@@ -171,8 +192,9 @@ def _purpose(data: ReleaseLesson | Result) -> Purpose | None:
 class _Booking:
     """The rows that one batch of releases and results comes to."""
 
-    def __init__(self, work: UnitOfWork) -> None:
+    def __init__(self, work: UnitOfWork, frozen: frozenset[UUID]) -> None:
         self.work = work
+        self.frozen = frozen
         self.raw: list[RawResult] = []
         self.suspense: list[Suspense] = []
         self.causes: dict[UUID, Message[Result]] = {}
@@ -185,12 +207,13 @@ class _Booking:
         self, message: Message[ReleaseLesson], account: Account, existing: Instruction | None
     ) -> Instruction | None:
         """Releases one lesson; returns its instruction if that is new."""
-        instruction = release(account, existing, message.data.lesson_no, self.work.now)
+        instruction = release(
+            account, existing, message.data.lesson_no, self.work.now, frozen=account.institution_id in self.frozen
+        )
         if instruction is None:
             return None
         if instruction.state == "sent":
-            self.transfers.append(start_payout(account, instruction, self.work.now))
-            announce_release(self.work, account, instruction, message)
+            self.transfers.append(begin(self.work, account, instruction, message))
             self.accounts[account.order_id] = account
         self.new[instruction.key] = instruction
         return instruction
@@ -258,11 +281,16 @@ class _Booking:
                     message,
                 )
             else:
-                work.send(Refunded(order_id=order_id, account_id=account.account_id, amount_fen=amount), message)
+                refunded = Refunded(
+                    order_id=order_id, account_id=account.account_id, lesson_no=lesson_no, amount_fen=amount
+                )
+                work.send(refunded, message)
         elif result.outcome == "returned":
             self.transfers.append(come_back(account, instruction, work.now))
             set_deadline(work, instruction, message)
-            if instruction.kind == "payout":
+            if instruction.kind == "refund":
+                self._delayed(message, account, instruction)
+            else:
                 work.send(
                     PayoutReturned(
                         order_id=order_id,
@@ -277,7 +305,22 @@ class _Booking:
             instruction.state = "refused"
             instruction.changed_at = work.now
             set_deadline(work, instruction, message)
+            if instruction.kind == "refund":
+                self._delayed(message, account, instruction)
         self._changed(account, instruction)
+
+    def _delayed(self, message: Message[Result], account: Account, instruction: Instruction) -> None:
+        """A refund that was refused or came back is tried again; a person must look why."""
+        result = message.data
+        delayed = RefundDelayed(
+            order_id=account.order_id,
+            institution_id=account.institution_id,
+            lesson_no=instruction.lesson_no,
+            amount_fen=instruction.amount_fen,
+            outcome=result.outcome,
+            reason=result.reason,
+        )
+        self.work.send(delayed, message)
 
     def _changed(self, account: Account, instruction: Instruction) -> None:
         self.accounts[account.order_id] = account

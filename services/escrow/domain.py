@@ -3,6 +3,7 @@
 Every function first refuses, then changes the state objects it was given and says what must go out.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -33,7 +34,11 @@ KIND_OF_LETTER: Final[dict[str, Kind]] = {"C": "collect", "P": "payout", "R": "r
 
 @dataclass(slots=True)
 class Account:
-    """The supervised money of one order (fen). paid = held + releasing + released + refunding + refunded, always."""
+    """The supervised money of one order (fen). paid = held + releasing + released + refunding + refunded, always.
+
+    `state` says how its payment and its one refund stand; `given_back` are the lessons whose fee goes back to the
+    guardian, whatever the contract lets the institution keep of it: nothing is ever released for them.
+    """
 
     order_id: UUID
     account_id: UUID
@@ -50,6 +55,7 @@ class Account:
     reason: str = ""
     paid_reference: str = ""
     suspensions: int = 0
+    given_back: list[int] = field(default_factory=list)
     paid_fen: int = 0
     held_fen: int = 0
     releasing_fen: int = 0
@@ -76,7 +82,8 @@ class Transfer:
 
 @dataclass(slots=True)
 class Instruction:
-    """What the bank was told for one purpose: lesson 0 is the whole order. `attempt` grows after a definite refusal,
+    """What the bank was told for one purpose: lesson 0 is the whole order, and of payouts what the institution keeps
+    of a refund. `attempt` grows after a definite refusal,
     `turn` each time a payment that was made came back; `returned` are the references of those."""
 
     order_id: UUID
@@ -147,59 +154,144 @@ def hold(account: Account, reference: str, now: datetime) -> Transfer:
     return transfer
 
 
-def release(account: Account, existing: Instruction | None, lesson_no: int, now: datetime) -> Instruction | None:
-    """One lesson's fee is released: the payout instruction to write, `waiting` while a complaint holds the order.
+PAID: Final = frozenset({"held", "refunding", "refunded"})
+"""States of an order whose fee has come."""
 
-    None when the lesson has been released before: a repeated command changes nothing.
+
+def release(
+    account: Account, existing: Instruction | None, lesson_no: int, now: datetime, *, frozen: bool = False
+) -> Instruction | None:
+    """One lesson's fee is released: the payout instruction to write, `waiting` while a complaint holds the order or its
+    institution is `frozen`.
+
+    None when the lesson has been released before: a repeated command changes nothing. Raises Refused: lesson_unknown,
+    order_state, lesson_settled (its fee goes back to the guardian), amount_invalid, escrow_insufficient.
     """
     if existing is not None:
         return None
-    if lesson_no > account.lessons:
-        raise Refused("lesson_unknown", lessons=account.lessons)
-    if account.state != "held":
-        raise Refused("order_state", state=account.state)
-    amount = lesson_price_fen(account.price_fen, account.lessons, lesson_no)
+    amount = _price(account, lesson_no)
     if amount == 0:
         raise Refused("amount_invalid", "the price of this lesson is 0 fen")
+    _require_held(account, amount, lesson_no)
+    return _payout(account, lesson_no, amount, now, frozen)
+
+
+def divide(
+    account: Account,
+    decided: Sequence[Instruction],
+    lesson_no: int,
+    release_fen: int,
+    now: datetime,
+    *,
+    frozen: bool = False,
+) -> list[Instruction]:
+    """The authority's decision on one lesson: `release_fen` of its price to the institution, the rest to the guardian.
+
+    `decided` are the instructions that stand for this lesson already: the same decision again changes nothing (no
+    instructions), another is refused lesson_settled. Also Refused: lesson_unknown, order_state, amount_invalid (more
+    than the price), escrow_insufficient.
+    """
+    if decided:
+        if sum(one.amount_fen for one in decided if one.kind == "payout") != release_fen:
+            raise Refused("lesson_settled")
+        return []
+    price = _price(account, lesson_no)
+    if not 0 <= release_fen <= price or price == 0:
+        raise Refused("amount_invalid", price_fen=price)
+    _require_held(account, price, lesson_no)
+    new: list[Instruction] = []
+    if release_fen:
+        new.append(_payout(account, lesson_no, release_fen, now, frozen))
+    else:
+        account.given_back = [*account.given_back, lesson_no]
+    if release_fen < price:
+        new.append(Instruction(account.order_id, lesson_no, "refund", price - release_fen, now))
+    return new
+
+
+def refund(
+    account: Account,
+    existing: Instruction | None,
+    decided: Iterable[int],
+    lessons: Sequence[int],
+    deduction_fen: int,
+    reason: str,
+    now: datetime,
+    *,
+    frozen: bool = False,
+) -> list[Instruction]:
+    """The one refund of an order: the fee of `lessons`, less `deduction_fen`, which the institution keeps.
+
+    No `lessons` means all that nothing was decided about; `decided` are the others (released, divided). Returns the
+    refund and, if there is a deduction, its payout; nothing when there is nothing (more) to send back or it was asked
+    before. Raises Refused: lesson_settled (one of the lessons was decided), lesson_unknown, refund_exists (other
+    lessons went back before), amount_invalid (the deduction leaves nothing to send back), order_state.
+    """
+    if existing is not None:
+        if lessons and sorted(lessons) != sorted(account.given_back):
+            raise Refused("refund_exists")
+        return []
+    settled = {*decided, *account.given_back}
+    if not lessons:
+        lessons = [number for number in range(1, account.lessons + 1) if number not in settled]
+    clash = sorted(settled.intersection(lessons))
+    if clash:
+        raise Refused("lesson_settled", lesson_no=clash[0])
+    amount = sum(_price(account, number) for number in lessons)
+    if amount == 0:
+        return []
+    if deduction_fen >= amount:
+        raise Refused("amount_invalid", fee_fen=amount)
     if amount > account.held_fen:
         raise Refused("escrow_insufficient", missing_fen=amount - account.held_fen)
-    return Instruction(
-        account.order_id, lesson_no, "payout", amount, now, state="waiting" if account.suspensions else "sent"
-    )
+    account.given_back = [*account.given_back, *lessons]
+    new: list[Instruction] = []
+    if deduction_fen:
+        new.append(_payout(account, 0, deduction_fen, now, frozen))
+    account.state = "refunding"
+    account.reason = reason
+    new.append(Instruction(account.order_id, 0, "refund", amount - deduction_fen, now))
+    return new
 
 
-def start_payout(account: Account, instruction: Instruction, now: datetime) -> Transfer:
-    """Money of a payout starts moving (held → releasing), pending until the bank has paid."""
+def _price(account: Account, lesson_no: int) -> int:
+    if not 1 <= lesson_no <= account.lessons:
+        raise Refused("lesson_unknown", lessons=account.lessons)
+    if account.state not in PAID:
+        raise Refused("order_state", state=account.state)
+    return lesson_price_fen(account.price_fen, account.lessons, lesson_no)
+
+
+def _require_held(account: Account, amount_fen: int, lesson_no: int) -> None:
+    if lesson_no in account.given_back:
+        raise Refused("lesson_settled", lesson_no=lesson_no)
+    if amount_fen > account.held_fen:
+        raise Refused("escrow_insufficient", missing_fen=amount_fen - account.held_fen)
+
+
+def _payout(account: Account, lesson_no: int, amount_fen: int, now: datetime, frozen: bool) -> Instruction:
+    """A payout, which waits while a complaint holds the order or its institution is frozen."""
+    state = "waiting" if account.suspensions or frozen else "sent"
+    return Instruction(account.order_id, lesson_no, "payout", amount_fen, now, state=state)
+
+
+def start(account: Account, instruction: Instruction, now: datetime) -> Transfer:
+    """Money starts moving (held → releasing or refunding), pending until the bank has paid."""
+    payout = instruction.kind == "payout"
     transfer = Transfer(
         account.order_id,
         instruction.lesson_no,
-        "release",
+        "release" if payout else "refund",
         instruction.turn,
         PENDING,
         "held",
-        "releasing",
+        "releasing" if payout else "refunding",
         instruction.amount_fen,
         now,
     )
     move(account, transfer)
     instruction.state = "sent"
     instruction.changed_at = now
-    return transfer
-
-
-def refund(account: Account, existing: Instruction | None, reason: str, now: datetime) -> Instruction | None:
-    """Everything held goes back: the refund instruction, or None when there is nothing (more) to send back."""
-    if existing is not None or account.state != "held" or account.held_fen == 0:
-        return None
-    account.state = "refunding"
-    account.reason = reason
-    return Instruction(account.order_id, 0, "refund", account.held_fen, now)
-
-
-def start_refund(account: Account, instruction: Instruction, now: datetime) -> Transfer:
-    """Money of a refund starts moving (held → refunding), pending until the bank has paid."""
-    transfer = Transfer(account.order_id, 0, "refund", 0, PENDING, "held", "refunding", instruction.amount_fen, now)
-    move(account, transfer)
     return transfer
 
 
@@ -318,7 +410,7 @@ def settle(account: Account, instruction: Instruction, reference: str, now: date
     instruction.state = "paid"
     instruction.reference = reference
     instruction.changed_at = now
-    if not payout:
+    if not payout and instruction.lesson_no == 0:
         account.state = "refunded"
     return transfer
 
@@ -343,7 +435,7 @@ def come_back(account: Account, instruction: Instruction, now: datetime) -> Tran
     instruction.returned = [*instruction.returned, instruction.reference]
     instruction.reference = ""
     instruction.changed_at = now
-    if not payout:
+    if not payout and instruction.lesson_no == 0:
         account.state = "refunding"
     return transfer
 

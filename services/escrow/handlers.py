@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from services.escrow import bank, queries, use_cases
+from services.escrow import bank, freezes, queries, use_cases
 from shared.contracts.bank import Result
+from shared.contracts.catalog import InstitutionFrozen, InstitutionThawed
 from shared.contracts.envelope import Message
 from shared.contracts.escrow import (
     CancelPayment,
     CollectPayment,
+    DivideLesson,
     InstructionDeadline,
     PaymentDeadline,
     RefundOrder,
@@ -16,6 +18,7 @@ from shared.contracts.escrow import (
     ResumeReleases,
     ShowAccount,
     SuspendReleases,
+    ThawPayouts,
 )
 from shared.messaging.handlers import Handlers, each
 from shared.messaging.work import UnitOfWork
@@ -58,8 +61,36 @@ async def on_cancel_payment(work: UnitOfWork, message: Message[CancelPayment]) -
 @handlers.on(RefundOrder)
 @each
 async def on_refund_order(work: UnitOfWork, message: Message[RefundOrder]) -> None:
-    """An order's rest goes back."""
+    """An order is refunded."""
     await use_cases.refund_order(work, message)
+
+
+@handlers.on(DivideLesson)
+@each
+async def on_divide_lesson(work: UnitOfWork, message: Message[DivideLesson]) -> None:
+    """An authority has decided on a lesson."""
+    await use_cases.divide_lesson(work, message)
+
+
+@handlers.on(InstitutionFrozen)
+@each
+async def on_institution_frozen(work: UnitOfWork, message: Message[InstitutionFrozen]) -> None:
+    """An institution was frozen."""
+    await freezes.freeze(work, message)
+
+
+@handlers.on(InstitutionThawed)
+@each
+async def on_institution_thawed(work: UnitOfWork, message: Message[InstitutionThawed]) -> None:
+    """An institution is not frozen any more."""
+    await freezes.thaw(work, message)
+
+
+@handlers.on(ThawPayouts)
+@each
+async def on_thaw_payouts(work: UnitOfWork, message: Message[ThawPayouts]) -> None:
+    """What waited for an institution goes out."""
+    await freezes.let_go(work, message)
 
 
 @handlers.on(SuspendReleases)

@@ -25,6 +25,7 @@ _CHANGING: Final = (
     "refunding_fen",
     "refunded_fen",
 )
+_GIVEN_BACK: Final = ("given_back",)
 
 
 async def accounts_of(work: UnitOfWork, order_ids: Sequence[UUID]) -> dict[UUID, Account]:
@@ -32,11 +33,14 @@ async def accounts_of(work: UnitOfWork, order_ids: Sequence[UUID]) -> dict[UUID,
     return await work.load(AccountRow, Account, order_ids)
 
 
-def post(work: UnitOfWork, transfers: Sequence[Transfer], accounts: Mapping[UUID, Account]) -> None:
-    """Writes `transfers`, which the rules have applied to `accounts` already, and the accounts they changed.
+def post(
+    work: UnitOfWork, transfers: Sequence[Transfer], accounts: Mapping[UUID, Account], *, given_back: bool = False
+) -> None:
+    """Writes `transfers`, which the rules have applied to `accounts` already, and the accounts they changed;
+    `given_back` too where lessons were given back: no release does that.
 
     The database refuses what the rules must never let through: a second transfer of one cause (primary key), an
     overdraft or an account out of balance (CHECK). Such a batch fails as a whole and its messages are tried alone.
     """
     work.insert(TransferRow, transfers)
-    work.update(AccountRow, [accounts[key] for key in sorted(accounts)], *_CHANGING)
+    work.update(AccountRow, [accounts[key] for key in sorted(accounts)], *_CHANGING, *_GIVEN_BACK[:given_back])

@@ -39,7 +39,7 @@ async def show_account(work: UnitOfWork, message: Message[ShowAccount]) -> None:
                     state="waiting" if one.state == "waiting" else "released" if one.state == "paid" else "releasing",
                 )
                 for one in instructions
-                if one.kind == "payout" and one.state != "dropped"
+                if one.kind == "payout"
             ),
         ),
     )

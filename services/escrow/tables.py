@@ -52,6 +52,7 @@ class AccountRow(Base, table=True):
     reason: str = Field(max_length=40)
     paid_reference: str = Field(max_length=100)
     suspensions: int
+    given_back: list[int] = Field(sa_type=JSONB)
     paid_fen: int = Field(sa_type=BigInteger)
     held_fen: int = Field(sa_type=BigInteger)
     releasing_fen: int = Field(sa_type=BigInteger)
@@ -150,6 +151,19 @@ class SuspenseRow(Base, table=True):
     reason: str = Field(max_length=20)
     state: str = Field(max_length=10)
     booked_at: datetime = Field(sa_type=UTC_TIME)
+
+
+class FreezeRow(Base, table=True):
+    """An institution that an authority has frozen, as catalog told last. A payout that waits for it holds this row's
+    lock, so that none begins to wait unseen while it thaws."""
+
+    __tablename__ = "freezes"
+    __table_args__ = (CheckConstraint("state IN ('frozen', 'thawing', 'thawed')", name="state"),)
+
+    institution_id: UUID = Field(primary_key=True)
+    state: str = Field(max_length=10)
+    change_no: int
+    changed_at: datetime = Field(sa_type=UTC_TIME)
 
 
 class SuspensionRow(Base, table=True):

@@ -1,24 +1,23 @@
 """What escrow does when asked: load the accounts of the batch, decide each message, write each table once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from services.escrow import ledger
-from services.escrow.bank import INSTRUCTION_CHANGES, announce_release, instruct, set_deadline
+from services.escrow.bank import INSTRUCTION_CHANGES, begin, frozen_of, instruct, set_deadline
 from services.escrow.domain import (
     ASK_AGAIN_AFTER,
     Account,
     Instruction,
     Transfer,
     ask_again,
+    divide,
     fail_payment,
     purpose_of,
     refund,
-    start_payout,
-    start_refund,
     would_still_collect,
 )
 from services.escrow.tables import AccountRow, InstructionRow, SuspensionRow
@@ -28,6 +27,7 @@ from shared.contracts.errors import Refused
 from shared.contracts.escrow import (
     CancelPayment,
     CollectPayment,
+    DivideLesson,
     InstructionDeadline,
     PaymentDeadline,
     PaymentFailed,
@@ -115,57 +115,80 @@ async def resume(work: UnitOfWork, message: Message[ResumeReleases]) -> None:
     work.update(SuspensionRow, [row], "ended", "changed_at")
     account.suspensions -= 1
     transfers: list[Transfer] = []
-    if account.suspensions == 0 and account.state == "held":
-        of_order = await work.load_all(InstructionRow, Instruction, [account.order_id], by=("order_id",))
-        waiting = [instruction for instruction in of_order if instruction.state == "waiting"]
-        for instruction in waiting:
-            transfers.append(start_payout(account, instruction, work.now))
-            announce_release(work, account, instruction, message)
-        work.update(InstructionRow, waiting, *INSTRUCTION_CHANGES)
+    if account.suspensions == 0 and not await frozen_of(work, [account]):
+        transfers = await let_go_of(work, message, {account.order_id: account})
     ledger.post(work, transfers, {account.order_id: account})
+
+
+async def let_go_of(work: UnitOfWork, cause: Message[Any], accounts: Mapping[UUID, Account]) -> list[Transfer]:
+    """What waited of these orders goes out; the transfers to post."""
+    of_orders = await work.load_all(InstructionRow, Instruction, list(accounts), by=("order_id",))
+    waiting = [instruction for instruction in of_orders if instruction.state == "waiting"]
+    transfers = [begin(work, accounts[one.order_id], one, cause) for one in waiting]
+    work.update(InstructionRow, waiting, *INSTRUCTION_CHANGES)
+    return transfers
 
 
 async def cancel_payment(work: UnitOfWork, message: Message[CancelPayment]) -> None:
     """The purchase was given up: nothing more is expected, and what is held goes back."""
-    await _send_back(work, message, message.data.order_id, message.data.reason)
+    await _send_back(work, message, RefundOrder(order_id=message.data.order_id, reason=message.data.reason))
 
 
 async def refund_order(work: UnitOfWork, message: Message[RefundOrder]) -> None:
-    """Everything still held goes back the way it came."""
-    await _send_back(work, message, message.data.order_id, message.data.reason)
+    """The fee of some lessons, or of all, goes back the way it came."""
+    await _send_back(work, message, message.data)
 
 
-async def _send_back(work: UnitOfWork, message: Message[Any], order_id: UUID, reason: str) -> None:
+async def _send_back(work: UnitOfWork, message: Message[Any], ask: RefundOrder) -> None:
+    order_id = ask.order_id
     account = (await ledger.accounts_of(work, [order_id])).get(order_id)
-    if account is None or fail_payment(account, reason):
+    if account is None or fail_payment(account, ask.reason):
         work.cancel_timer(PaymentDeadline, order_id)
-        work.send(PaymentFailed(order_id=order_id, reason=reason), message)
+        work.send(PaymentFailed(order_id=order_id, reason=ask.reason), message)
         if account is not None:
             ledger.post(work, [], {order_id: account})
         return
     of_order = await work.load_all(InstructionRow, Instruction, [order_id], by=("order_id",))
-    waiting = [instruction for instruction in of_order if instruction.state == "waiting"]
-    existing = next((instruction for instruction in of_order if instruction.kind == "refund"), None)
-    instruction = refund(account, existing, reason, work.now)
-    if instruction is None:
-        _repeat_end(work, account, message)
-        return
-    for one in waiting:
-        one.state, one.changed_at = "dropped", work.now  # its fee goes back to the guardian with the rest
-    transfer = start_refund(account, instruction, work.now)
-    instruct(work, account, instruction, message)
-    work.insert(InstructionRow, [instruction])
-    work.update(InstructionRow, waiting, "state", "changed_at")
-    ledger.post(work, [transfer], {order_id: account})
+    existing = next((one for one in of_order if one.kind == "refund" and one.lesson_no == 0), None)
+    decided = {one.lesson_no for one in of_order if one.lesson_no}
+    frozen = bool(await frozen_of(work, [account]))
+    new: list[Instruction] = []
+    if account.state != "failed":
+        new = refund(account, existing, decided, ask.lessons, ask.deduction_fen, ask.reason, work.now, frozen=frozen)
+    if new:
+        _begin(work, message, account, new)
+    else:
+        _repeat_end(work, account, existing, message)
 
 
-def _repeat_end(work: UnitOfWork, account: Account, message: Message[Any]) -> None:
+async def divide_lesson(work: UnitOfWork, message: Message[DivideLesson]) -> None:
+    """The authority has decided on one lesson: its fee goes to the institution, to the guardian, or to both."""
+    ask = message.data
+    account = (await ledger.accounts_of(work, [ask.order_id])).get(ask.order_id)
+    if account is None:
+        raise Refused("order_unknown")
+    keys = [(ask.order_id, ask.lesson_no, kind) for kind in ("payout", "refund")]
+    decided = list((await work.load(InstructionRow, Instruction, keys)).values())
+    frozen = bool(await frozen_of(work, [account]))
+    new = divide(account, decided, ask.lesson_no, ask.release_fen, work.now, frozen=frozen)
+    if new:
+        _begin(work, message, account, new)
+
+
+def _begin(work: UnitOfWork, cause: Message[Any], account: Account, new: Sequence[Instruction]) -> None:
+    """New payments of one order start, but for those that wait."""
+    transfers = [begin(work, account, one, cause) for one in new if one.state == "sent"]
+    work.insert(InstructionRow, new)
+    ledger.post(work, transfers, {account.order_id: account}, given_back=True)
+
+
+def _repeat_end(work: UnitOfWork, account: Account, refunded: Instruction | None, message: Message[Any]) -> None:
     """Asked again for an order whose end was told before: told again, so that a saga that lost its place goes on.
     All of it released meanwhile: nothing goes back, and that is told too."""
     if account.state == "failed":
         work.send(PaymentFailed(order_id=account.order_id, reason=account.reason), message)
-    elif account.state != "refunding":
-        amount = account.refunded_fen
+    elif refunded is None or refunded.state == "paid":
+        amount = refunded.amount_fen if refunded else 0
         work.send(Refunded(order_id=account.order_id, account_id=account.account_id, amount_fen=amount), message)
 
 

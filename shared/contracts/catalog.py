@@ -79,6 +79,7 @@ class InstitutionView(Reply, type="catalog.institution.view.v1"):
     state: InstitutionState
     state_reason: str
     state_since: Moment
+    frozen_until: Moment | None = None
     disclosure: Disclosure
 
 
@@ -132,6 +133,59 @@ class SetInstitutionState(
     institution_id: UUID
     state: Literal["listed", "suspended", "closed"]
     reason: Reason
+
+
+class FreezeInstitution(
+    Request,
+    type="catalog.institution.freeze.v1",
+    topic=_REQUESTS,
+    key="institution_id",
+    reply=InstitutionView,
+):
+    """The authority freezes an institution until a time, with a reason: no sales, no payouts; refunds go on.
+
+    At most half a year ahead [ours]; frozen again, the new end counts. Refused: freeze_until, institution_state.
+    """
+
+    institution_id: UUID
+    until: Moment
+    reason: Reason
+
+
+class ThawInstitution(
+    Request,
+    type="catalog.institution.thaw.v1",
+    topic=_REQUESTS,
+    key="institution_id",
+    reply=InstitutionView,
+):
+    """The authority lifts a freeze before its end, with a reason: what fell due in between goes out, once."""
+
+    institution_id: UUID
+    reason: Reason
+
+
+class FreezeDeadline(Command, type="catalog.institution.freeze_deadline.v1", topic=_COMMANDS, key="institution_id"):
+    """Timer: the freeze is over."""
+
+    institution_id: UUID
+
+
+class InstitutionFrozen(Event, type="catalog.institution.frozen.v1", topic=_EVENTS, key="institution_id"):
+    """An institution is frozen. `change_no` grows with each change of an institution: the greatest counts."""
+
+    institution_id: UUID
+    change_no: Count
+    until: Moment
+    reason: str
+
+
+class InstitutionThawed(Event, type="catalog.institution.thawed.v1", topic=_EVENTS, key="institution_id"):
+    """An institution is not frozen any more: lifted by the authority, or its time is over."""
+
+    institution_id: UUID
+    change_no: Count
+    reason: str
 
 
 class LookUpInstitution(

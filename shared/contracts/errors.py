@@ -50,6 +50,8 @@ CODES: dict[str, ErrorCode] = {
     "institution_not_listed": ErrorCode("该机构当前不得招生收费", 409),
     "institution_undisclosed": ErrorCode("机构公示信息不完整", 422),
     "institution_state": ErrorCode("机构状态不允许此操作", 409),
+    "institution_frozen": ErrorCode("该机构已被冻结，暂停招生收费", 409, retryable=True),
+    "freeze_until": ErrorCode("冻结期限有误", 422),
     "course_unknown": ErrorCode("未找到该课程", 404),
     "course_exists": ErrorCode("该课程已发布", 409),
     "course_limit_lessons": ErrorCode("一次收费超过 60 课时", 422),
@@ -72,9 +74,18 @@ CODES: dict[str, ErrorCode] = {
     "lesson_unknown": ErrorCode("未找到该课次", 404),
     "lesson_not_over": ErrorCode("课程尚未结束，不可提前销课", 409, retryable=True),
     "lesson_state": ErrorCode("该课次当前状态不允许此操作", 409),
+    # objections and refunds
+    "objection_unknown": ErrorCode("未找到该课次的异议", 404),
+    "objection_state": ErrorCode("该异议当前状态不允许此操作", 409),
+    "refund_unknown": ErrorCode("未找到该退费申请", 404),
+    "refund_exists": ErrorCode("该订单已有退费", 409),
+    "refund_state": ErrorCode("退费申请当前状态不允许此操作", 409),
+    "refund_nothing": ErrorCode("没有可退的费用", 409),
+    "refund_changed": ErrorCode("退费金额已变化，请重新查询", 409),
     # escrow
     "hold_exists": ErrorCode("该订单资金已登记", 409),
     "amount_invalid": ErrorCode("金额有误", 422),
+    "lesson_settled": ErrorCode("该课次费用已另行处理", 409),
     "escrow_insufficient": ErrorCode("监管账户余额不足", 409),
     # complaints
     "route_unknown": ErrorCode("未找到该地区和类别的受理部门", 422),

@@ -1,7 +1,9 @@
 """The words of escrow: payments, releases, refunds, the order's account."""
 
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
+
+from pydantic import Field
 
 from shared.contracts import topics
 from shared.contracts.catalog import BankAccount
@@ -42,10 +44,17 @@ class CancelPayment(Command, type="escrow.payment.cancel.v1", topic=_COMMANDS, k
 
 
 class RefundOrder(Command, type="escrow.order.refund.v1", topic=_COMMANDS, key="order_id"):
-    """Everything still held for the order goes back the way it came (原路). Ends in `Refunded`."""
+    """The fee of `lessons`, less `deduction_fen`, goes back in one sum the way it came (原路). Ends in `Refunded`.
+
+    No `lessons`: all that nothing was decided about. The deduction is paid out to the institution, as lesson 0. An
+    order has one refund; asked again, nothing changes. Refused: lesson_settled (one of the lessons was released or
+    divided: then nothing goes back), refund_exists, lesson_unknown, amount_invalid, order_unknown.
+    """
 
     order_id: UUID
     reason: Word
+    lessons: Annotated[tuple[LessonNo, ...], Field(max_length=40_000)] = ()
+    deduction_fen: Fen = 0
 
 
 class ReleaseLesson(Command, type="escrow.lesson.release.v1", topic=_COMMANDS, key="order_id"):
@@ -56,6 +65,26 @@ class ReleaseLesson(Command, type="escrow.lesson.release.v1", topic=_COMMANDS, k
 
     order_id: UUID
     lesson_no: LessonNo
+
+
+class DivideLesson(Command, type="escrow.lesson.divide.v1", topic=_COMMANDS, key="order_id"):
+    """The authority's decision on a lesson: `release_fen` of its price to the institution, the rest to the guardian.
+
+    All or nothing of it may go to either. Ends in `Settled` and `Refunded` of the lesson. Asked again, nothing changes;
+    another decision is refused lesson_settled, as is that of a lesson released or refunded before.
+    """
+
+    order_id: UUID
+    lesson_no: LessonNo
+    release_fen: Fen
+
+
+class ThawPayouts(Command, type="escrow.payouts.thaw.v1", topic=_COMMANDS, key="institution_id"):
+    """Escrow to itself: the institution is not frozen any more, what waited goes out once, some orders at a time;
+    those up to `after` are done."""
+
+    institution_id: UUID
+    after: UUID | None = None
 
 
 class SuspendReleases(Command, type="escrow.releases.suspend.v1", topic=_COMMANDS, key="order_id"):
@@ -103,11 +132,15 @@ class PaymentFailed(Event, type="escrow.payment_failed.v1", topic=_EVENTS, key="
     reason: Word
 
 
+PartNo = Annotated[int, Field(strict=True, ge=0, le=40_000)]
+"""A lesson of an order; 0: of refunds the order's one sum, of payouts what the institution keeps of it."""
+
+
 class Released(Event, type="escrow.released.v1", topic=_EVENTS, key="order_id"):
     """A lesson's fee is on its way to the institution."""
 
     order_id: UUID
-    lesson_no: LessonNo
+    lesson_no: PartNo
     amount_fen: Fen
     number: InstructionNumber
 
@@ -118,7 +151,7 @@ class Settled(Event, type="escrow.settled.v1", topic=_EVENTS, key="order_id"):
     order_id: UUID
     account_id: UUID
     institution_id: UUID
-    lesson_no: LessonNo
+    lesson_no: PartNo
     amount_fen: Fen
 
 
@@ -127,17 +160,29 @@ class PayoutReturned(Event, type="escrow.payout_returned.v1", topic=_EVENTS, key
 
     order_id: UUID
     institution_id: UUID
-    lesson_no: LessonNo
+    lesson_no: PartNo
     amount_fen: Fen
     reason: str
 
 
 class Refunded(Event, type="escrow.refunded.v1", topic=_EVENTS, key="order_id"):
-    """The bank has paid the rest of the order back to the guardian."""
+    """The bank has paid money back to the guardian: the order's refund (lesson 0), or what was decided of a lesson."""
 
     order_id: UUID
     account_id: UUID
+    lesson_no: PartNo = 0
     amount_fen: Fen
+
+
+class RefundDelayed(Event, type="escrow.refund_delayed.v1", topic=_EVENTS, key="order_id"):
+    """The bank refused a refund, or it came back: it is tried again under a new number, and a person must look why."""
+
+    order_id: UUID
+    institution_id: UUID
+    lesson_no: PartNo
+    amount_fen: Fen
+    outcome: Literal["refused", "returned"]
+    reason: str
 
 
 class SuspenseBooked(Event, type="escrow.suspense_booked.v1", topic=_EVENTS, key="receipt_id"):
@@ -156,7 +201,7 @@ class SuspenseBooked(Event, type="escrow.suspense_booked.v1", topic=_EVENTS, key
 class LessonMoney(Part):
     """One lesson's fee in the ledger."""
 
-    lesson_no: LessonNo
+    lesson_no: PartNo
     amount_fen: Fen
     state: Literal["waiting", "releasing", "released"]
 

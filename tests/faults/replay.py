@@ -8,8 +8,9 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer
 
+from ops.scenario import read_sms
 from ops.stack_layout import PART_NAMES, Stack
-from tests.faults.world import SAID, Row, databases_of, is_answer, kafka_of, quiet, sms_lines
+from tests.faults.world import SAID, Row, databases_of, is_answer, kafka_of, quiet
 
 LOOK_S: Final = 0.05
 QUIET_S: Final = 120.0
@@ -28,7 +29,7 @@ async def replay(stack: Stack, *, requests_lost: bool = False) -> list[str]:
     await stack.restart("notify")
     await quiet(stack)
     await asyncio.gather(*(stack.halt(name) for name in PART_NAMES))
-    before, said, sms = await _dump(stack), await _said(stack), sms_lines(stack)
+    before, said, sms = await _dump(stack), await _said(stack), read_sms(stack.sms_file)
     records = await _rewind(stack)
     await asyncio.gather(*(stack.resume(name) for name in PART_NAMES))
     await quiet(stack, timeout_s=QUIET_S)
@@ -36,8 +37,8 @@ async def replay(stack: Stack, *, requests_lost: bool = False) -> list[str]:
     found = [] if records > len(sms) else ["nothing was read again"]
     for table, rows in before.items():
         found += [f"{table}: {row}" for row in sorted({*rows} ^ {*after[table]})]
-    if sms_lines(stack) != sms:
-        found.append(f"{len(sms_lines(stack)) - len(sms)} SMS went out again")
+    if read_sms(stack.sms_file) != sms:
+        found.append(f"{len(read_sms(stack.sms_file)) - len(sms)} SMS went out again")
     for service, rows_after in (await _said(stack)).items():
         again = rows_after[len(said[service]) :]
         found += _new_words(service, said[service], again)

@@ -22,6 +22,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.protocol.group import LeaveGroupRequest
 
+from ops.scenario import read_sms
 from ops.stack_layout import PART_NAMES, Stack, topics_of
 from services.escrow import audit
 from shared.contracts.topics import TOPICS_BY_NAME
@@ -264,16 +265,10 @@ async def look(stack: Stack) -> World:
             records=await kafka.records(),
             lag=await kafka.lag(await kafka.ends()),
             deadlocks=deadlocks,
-            sms=[json.loads(line) for line in sms_lines(stack)],
+            sms=read_sms(stack.sms_file),
         )
 
 
 def is_answer(row: Row) -> bool:
     """Whether a row of an outbox answers something. Only answers are said again."""
     return TOPICS_BY_NAME[row["topic"]].kind.endswith("replies")
-
-
-def sms_lines(stack: Stack) -> list[str]:
-    """The whole lines of the SMS provider's file."""
-    text = stack.sms_file.read_text(encoding="utf-8") if stack.sms_file.exists() else ""
-    return [line for line in text.split("\n")[:-1] if line]

@@ -11,7 +11,15 @@ import pytest
 
 from services.escrow import audit
 from shared.contracts.bank import Instruct
-from shared.contracts.escrow import CancelPayment, ReleaseLesson, ResumeReleases, SuspendReleases
+from shared.contracts.catalog import InstitutionFrozen
+from shared.contracts.escrow import (
+    CancelPayment,
+    DivideLesson,
+    RefundOrder,
+    ReleaseLesson,
+    ResumeReleases,
+    SuspendReleases,
+)
 from shared.ids import new_id
 from tests.harness import Harness
 from tests.integration.test_escrow import LESSON_FEN, Escrow, only, result, running
@@ -71,8 +79,22 @@ async def open_books(escrow: Escrow) -> dict[str, str]:
     await escrow.at_once(
         wrong, wrong, result(collect, number=f"unknown-{new_id()}", order_id=None, reference=f"{new_id()}")
     )
+    partly, divided, frozen = [await escrow.held() for _ in range(3)]
+    part = RefundOrder(order_id=partly.order_id, reason="parent_asked", lessons=(9, 10), deduction_fen=10)
+    said = await escrow.at_once(part)
+    await escrow.at_once(*(result(one) for one in said if isinstance(one, Instruct) and one.kind == "refund"))
+    for lesson_no, release_fen in ((1, 0), (2, 7), (3, LESSON_FEN)):
+        await escrow.at_once(DivideLesson(order_id=divided.order_id, lesson_no=lesson_no, release_fen=release_fen))
+    freeze = InstitutionFrozen(
+        institution_id=frozen.institution_id, change_no=2, until="2027-01-01T00:00:00+08:00", reason="卷款风险"
+    )
+    await escrow.at_once(freeze)
+    await escrow.at_once(ReleaseLesson(order_id=frozen.order_id, lesson_no=1))
+    await escrow.at_once(DivideLesson(order_id=frozen.order_id, lesson_no=2, release_fen=7))
+
     named = {"fresh": fresh, "failed": failed, "waiting": waiting, "held": held}
     named |= {"refunding": refunding, "refunded": refunded}
+    named |= {"partly": partly, "divided": divided, "frozen": frozen}
     return {name: str(ask.order_id) for name, ask in named.items()}
 
 
@@ -133,8 +155,9 @@ DAMAGE = [
     (
         "every transfer is a movement the rules know",
         "refunding",
-        "UPDATE transfers SET lesson_no = 5 WHERE order_id = {refunding} AND kind = 'refund'",
+        "UPDATE transfers SET phase = 2 WHERE order_id = {refunding} AND kind = 'refund'",
     ),
+    ("every transfer is a movement the rules know", "held", f"UPDATE transfers SET lesson_no = 5 {_OF_HELD} 0"),
     (
         "stored balances = sum of transfers",
         "held",
@@ -170,21 +193,50 @@ DAMAGE = [
     # Another lesson's money made good for it: the balances of the order do not notice.
     ("each lesson is released at most once", "held", f"DELETE FROM transfers {_OF_HELD} 2 AND phase = 1"),
     ("each lesson is released at most once", "held", f"DELETE FROM transfers {_OF_HELD} 4 AND turn = 0 AND phase = 2"),
-    ("each lesson is released at its price", "held", f"UPDATE transfers SET amount_fen = amount_fen + 1 {_OF_HELD} 2"),
     (
-        "each lesson is released at its price",
+        "each lesson that was decided is decided at its price",
+        "held",
+        f"UPDATE transfers SET amount_fen = amount_fen + 1 {_OF_HELD} 2",
+    ),
+    (
+        "each lesson that was decided is decided at its price",
         "held",
         f"{_TRANSFER} ({{held}}, 11, 'release', 0, 1, 'held', 'releasing', {LESSON_FEN}, now())",
     ),
     (
+        "each lesson that was decided is decided at its price",
+        "divided",
+        "UPDATE transfers SET amount_fen = 8 WHERE order_id = {divided} AND lesson_no = 2 AND kind = 'release'",
+    ),
+    (
+        "each lesson that was decided is decided at its price",
+        "frozen",
+        "UPDATE instructions SET amount_fen = 8 WHERE order_id = {frozen} AND lesson_no = 2 AND kind = 'payout'",
+    ),
+    (
         "no lesson is both released and refunded",
         "refunded",
-        f"{_TRANSFER} ({{refunded}}, 5, 'release', 0, 1, 'held', 'releasing', {LESSON_FEN}, now())",
+        f"{_INSTRUCTION} ({{refunded}}, 5, 'payout', 0, 0, 'waiting', {LESSON_FEN}, '', 0, '[]', now())",
     ),
     (
         "no lesson is both released and refunded",
         "refunding",
-        "UPDATE transfers SET amount_fen = amount_fen - 1 WHERE order_id = {refunding} AND kind = 'refund'",
+        "UPDATE instructions SET amount_fen = amount_fen - 1 WHERE order_id = {refunding} AND kind = 'refund'",
+    ),
+    (
+        "no lesson is both released and refunded",
+        "partly",
+        "UPDATE accounts SET given_back = '[8, 9, 10]' WHERE order_id = {partly}",
+    ),
+    (
+        "no lesson is both released and refunded",
+        "divided",
+        "UPDATE accounts SET given_back = '[1, 2]' WHERE order_id = {divided}",
+    ),
+    (
+        "what an institution keeps of a refund has a refund",
+        "partly",
+        "DELETE FROM instructions WHERE order_id = {partly} AND kind = 'refund'",
     ),
     (
         "every pending transfer is a payment on its way",
@@ -239,21 +291,26 @@ DAMAGE = [
         "UPDATE accounts SET state = 'held' WHERE order_id = {fresh}",
     ),
     (
-        "releases wait for open complaints only",
+        "releases wait for open complaints and frozen institutions only",
         "waiting",
         "UPDATE suspensions SET ended = true WHERE order_id = {waiting}",
     ),
     (
-        "releases wait for open complaints only",
+        "releases wait for open complaints and frozen institutions only",
         "waiting",
         "UPDATE accounts SET suspensions = 0 WHERE order_id = {waiting}",
     ),
-    ("releases wait for open complaints only", "held", "UPDATE accounts SET suspensions = 1 WHERE order_id = {held}"),
     (
-        "releases wait for open complaints only",
-        "refunded",
-        "UPDATE instructions SET state = 'waiting' WHERE order_id = {refunded} AND lesson_no = 2",
+        "releases wait for open complaints and frozen institutions only",
+        "held",
+        "UPDATE accounts SET suspensions = 1 WHERE order_id = {held}",
     ),
+    (
+        "releases wait for open complaints and frozen institutions only",
+        "held",
+        f"UPDATE instructions SET state = 'waiting' {_OF_HELD} 2",
+    ),
+    ("releases wait for open complaints and frozen institutions only", "frozen", "DELETE FROM freezes"),
     ("custody per bank = what its results say", "", f"UPDATE bank_results SET bank = 'abc' {_COLLECT_OF_HELD}"),
     ("custody per bank = what its results say", "", f"DELETE FROM bank_results {_COLLECT_OF_HELD}"),
     ("custody per bank = what its results say", "", f"UPDATE bank_results SET amount_fen = 1 {_COLLECT_OF_HELD}"),

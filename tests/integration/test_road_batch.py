@@ -38,6 +38,7 @@ from tests.roadkit import (
     Told,
     as_bytes,
     body,
+    committed_rows,
     figures,
     make_database,
     make_handlers,
@@ -83,9 +84,7 @@ class Poll:
 
     async def rows(self, sql: str, **parameters: Any) -> Rows:
         """What is committed."""
-        async with self.database.session() as session, session.begin():
-            found = await (await session.connection()).execute(text(sql), parameters)
-            return [dict(row) for row in found.mappings()] if found.returns_rows else []
+        return await committed_rows(self.database, sql, **parameters)
 
     async def numbers(self, account: UUID) -> list[int]:
         """What was handled for an account, in its order."""

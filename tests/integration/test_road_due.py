@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from ops.stack.servers import Servers
@@ -23,8 +22,8 @@ from shared.messaging.outbox import TimerRow
 from shared.messaging.relay import Relay
 from shared.settings import Settings
 from shared.timers import Timers
-from tests.harness import WAIT_S
-from tests.roadkit import COMMANDS, SERVICE, Remind, make_database, words_known
+from tests.harness import WAIT_S, until
+from tests.roadkit import COMMANDS, SERVICE, Remind, committed_rows, make_database, words_known
 
 LONG_S = 600.0
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
@@ -69,9 +68,7 @@ class Due:
 
     async def rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
         """What is committed."""
-        async with self.database.session() as session, session.begin():
-            found = await (await session.connection()).execute(text(sql), parameters)
-            return [dict(row) for row in found.mappings()] if found.returns_rows else []
+        return await committed_rows(self.database, sql, **parameters)
 
     async def said(self) -> list[dict[str, Any]]:
         """The outbox in its order; all of it waits to be published."""
@@ -86,12 +83,6 @@ class Due:
             " SELECT 'old', gen_random_uuid(), '', now() - interval '31 days' FROM generate_series(1, :count)",
             count=count,
         )
-
-    async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
-        """Waits until it is so."""
-        async with asyncio.timeout(WAIT_S):
-            while not await condition():
-                await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +204,7 @@ async def test_as_long_as_sets_are_full_the_next_one_follows_and_then_the_loop_r
         return timers.looks >= 4
 
     async with running(timers):
-        await due.until(looked)
+        await until(looked)
         await asyncio.sleep(0.1)
         assert (timers.looks, timers.purges) == (4, 0)
     assert len(await due.said()) == 3
@@ -235,10 +226,10 @@ async def test_what_is_old_is_purged_to_the_end_and_then_not_before_its_time(
         await asyncio.sleep(0)  # it has begun, and the next purge but one is far away
         monkeypatch.setattr(timers_module, "PURGE_EVERY_S", LONG_S)
         seen = 0
-        await due.until(clean)
+        await until(clean)
         assert await due.rows("SELECT 1 FROM inbox") == []
         seen = timers.looks
-        await due.until(clean)
+        await until(clean)
         assert timers.purges == 4, "three with something to do, and one that found nothing"
 
 
@@ -255,8 +246,8 @@ async def test_a_fault_that_passes_is_waited_out(due: Due, monkeypatch: pytest.M
 
     async with failing(due, "40001"):
         loop = asyncio.create_task(timers.run())
-        await due.until(tried_twice)
-    await due.until(fired)
+        await until(tried_twice)
+    await until(fired)
     assert not loop.done()
     loop.cancel()
     await asyncio.wait({loop})
@@ -271,7 +262,7 @@ async def test_between_two_tries_there_is_a_pause(due: Due, monkeypatch: pytest.
         return timers.looks >= 1
 
     async with failing(due, "40001"), running(timers):
-        await due.until(tried)
+        await until(tried)
         await asyncio.sleep(0.2)
         assert timers.looks == 1
 

@@ -4,7 +4,7 @@ A real broker holds one partition up, or fails a send, only by chance; what each
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ from shared.messaging import relay as relay_module
 from shared.messaging.outbox import OutboxRow
 from shared.messaging.relay import NOWHERE, Relay, _hash, _headers, _UnderWay
 from shared.settings import Settings
-from tests.harness import WAIT_S
+from tests.harness import WAIT_S, until
 from tests.roadkit import EVENTS, SERVICE, figures, make_database
 
 COMING = "escrow.roadtest-coming.v1"
@@ -369,15 +369,9 @@ class Copies:
             assert running.cancelled()
             assert not relay.leading
 
-    async def until(self, condition: Callable[[], Any]) -> None:
-        """Waits until it is so."""
-        async with asyncio.timeout(WAIT_S):
-            while not condition():
-                await asyncio.sleep(0.01)
-
     async def heard(self, partition: int, *numbers: int) -> None:
         """Waits until the broker has these, in this order and no others."""
-        await self.until(lambda: self.broker.numbers(partition) == list(numbers))
+        await until(lambda: self.broker.numbers(partition) == list(numbers))
 
 
 @pytest.fixture
@@ -406,7 +400,7 @@ def leader() -> float | None:
 async def test_a_leader_publishes_what_it_is_woken_for_and_leaves_all_in_order(copies: Copies, rounds: Rounds) -> None:
     lock = "SELECT pg_try_advisory_lock($1)"
     async with copies.copy() as relay:
-        await copies.until(lambda: relay.leading)
+        await until(lambda: relay.leading)
         assert leader() == 1
         await asyncio.sleep(0.1)
         assert relay.rounds == 1, "it rests while there is nothing to do"
@@ -437,7 +431,7 @@ async def test_what_nobody_says_is_found_by_looking(
 ) -> None:
     monkeypatch.setattr(relay_module, "POLL_S", 0.01)
     async with copies.copy() as relay:
-        await copies.until(lambda: relay.leading)
+        await until(lambda: relay.leading)
         await rounds.say(0, 1)
         await copies.heard(0, 1)
 
@@ -445,14 +439,14 @@ async def test_what_nobody_says_is_found_by_looking(
 async def test_a_copy_that_does_not_lead_tells_the_leader_and_follows_it(copies: Copies, rounds: Rounds) -> None:
     async with AsyncExitStack() as stack:
         async with copies.copy() as first:
-            await copies.until(lambda: first.leading)
+            await until(lambda: first.leading)
             second = await stack.enter_async_context(copies.copy())
             for number in range(1, 4):
                 await rounds.say(0, number)
                 second.wake()
                 await copies.heard(0, *range(1, number + 1))
             assert not second.leading
-        await copies.until(lambda: second.leading)
+        await until(lambda: second.leading)
 
 
 async def test_a_leader_that_cannot_reach_kafka_or_loses_its_session_begins_again(
@@ -461,7 +455,7 @@ async def test_a_leader_that_cannot_reach_kafka_or_loses_its_session_begins_agai
     monkeypatch.setattr(relay_module, "FIRST_PAUSE_S", 0.01)
     copies.broker.refuses = 2
     async with copies.copy() as relay:
-        await copies.until(lambda: relay.leading)
+        await until(lambda: relay.leading)
         assert (copies.broker.starts, copies.broker.stops, relay._pause) == (3, 2, 0.01)
         await rounds.connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
@@ -476,6 +470,6 @@ async def test_a_leader_that_cannot_reach_kafka_or_loses_its_session_begins_agai
 async def test_between_two_beginnings_there_is_a_pause(copies: Copies) -> None:
     copies.broker.refuses = 9
     async with copies.copy() as relay:  # its first pause is long
-        await copies.until(lambda: copies.broker.stops == 1)
+        await until(lambda: copies.broker.stops == 1)
         await asyncio.sleep(0.2)
         assert (copies.broker.starts, relay.leading) == (1, False)

@@ -45,6 +45,11 @@ class Account:
         """Complaints that hold its releases."""
         return sum(self.complaints.values())
 
+    def fee(self, number: int) -> int:
+        """The price of a lesson: the last one takes what is left over."""
+        each, rest = divmod(self.price, self.lessons)
+        return each + rest if number == self.lessons else each
+
     def balances(self) -> tuple[int, ...]:
         """Paid, held, releasing, released, refunding, refunded: nothing but what its payments say."""
 
@@ -62,6 +67,7 @@ SEND_BACK: Final = ("escrow.payment.cancel.v1", "escrow.order.refund.v1")
 INSTRUCT: Final = "bank.instruct.v1"
 FAILED: Final = "escrow.payment_failed.v1"
 REFUNDED: Final = "escrow.refunded.v1"
+DELAYED: Final = "escrow.refund_delayed.v1"
 KINDS: Final = {"C": "collect", "P": "payout", "R": "refund"}
 
 
@@ -98,7 +104,7 @@ class Escrow:
                 account.complaints.setdefault(m.data["complaint_id"], True)
             case "escrow.releases.resume.v1":
                 account.complaints[m.data["complaint_id"]] = False
-                if not account.suspended and account.state == "held":
+                if not account.suspended:
                     for (kind, number), payment in account.payments.items():
                         if payment.state == "waiting":
                             self.said["escrow.released.v1", order] += 1
@@ -126,28 +132,28 @@ class Escrow:
         number = m.data["lesson_no"]
         if ("payout", number) in account.payments or account.state != "held":
             return
-        each, rest = divmod(account.price, account.lessons)
-        payment = Payment(each + rest if number == account.lessons else each, "waiting")
+        payment = Payment(account.fee(number), "waiting")
         account.payments["payout", number] = payment
         if not account.suspended:
             self.said["escrow.released.v1", order] += 1
             self._tell(m, order, "payout", number, payment)
 
     def _send_back(self, m: Heard, order: str, account: Account) -> None:
-        held = account.balances()[1]
+        refund = account.payments.get(("refund", 0))
+        decided = {number for _, number in account.payments}
+        left = [number for number in range(1, account.lessons + 1) if number not in decided]
         if account.state == "collecting":
             account.state = "failed"
             self.timers.pop((PAYMENT_TIMER, order), None)
             self.said[FAILED, order] += 1
-        elif account.state == "held" and held and ("refund", 0) not in account.payments:
+        elif account.state == "failed":  # its end is told once more
+            self.said[FAILED, order] += 1
+        elif refund is None and left:
             account.state = "refunding"
-            for payment in account.payments.values():
-                if payment.state == "waiting":
-                    payment.state = "dropped"
-            account.payments["refund", 0] = payment = Payment(held)
+            account.payments["refund", 0] = payment = Payment(sum(map(account.fee, left)))
             self._tell(m, order, "refund", 0, payment)
-        elif account.state != "refunding":  # its end is told once more
-            self.said[FAILED if account.state == "failed" else REFUNDED, order] += 1
+        elif refund is None or refund.state == "paid":
+            self.said[REFUNDED, order] += 1
 
     def _tell(self, m: Heard, order: str, kind: str, number: int, payment: Payment) -> None:
         payment.state = "sent"
@@ -180,12 +186,14 @@ class Escrow:
         elif outcome == "refused" and payment.state == "sent":
             payment.state = "refused"
             self._look_again(m, order, kind, number, payment)
+            self.said[DELAYED, order] += kind == "refund"
         elif outcome == "returned" and payment.state == "paid":
             payment.returned.add(payment.reference)
             payment.state, payment.reference, payment.turn = "refused", "", payment.turn + 1
             self._look_again(m, order, kind, number, payment)
             if kind == "refund":
                 account.state = "refunding"
+                self.said[DELAYED, order] += 1
             else:
                 self.said["escrow.payout_returned.v1", order] += 1
 

@@ -33,11 +33,9 @@ from services.escrow.domain import (
     move,
     next_ask,
     purpose_of,
-    refund,
     release,
     settle,
-    start_payout,
-    start_refund,
+    start,
 )
 from shared.contracts.errors import Refused
 
@@ -158,7 +156,7 @@ def test_a_released_lesson_moves_from_held_to_releasing() -> None:
     payout = release(one, None, 3, NOW)
     assert payout == instruction(state="sent")
     assert payout is not None
-    transfer = start_payout(one, payout, LATER)
+    transfer = start(one, payout, LATER)
     assert (transfer.debit, transfer.credit, transfer.phase, transfer.turn) == ("held", "releasing", PENDING, 0)
     assert balances(one) == {"paid": PRICE_FEN, "held": PRICE_FEN - 100, "releasing": 100}
     assert payout.changed_at == LATER
@@ -175,7 +173,12 @@ def test_a_lesson_waits_while_a_complaint_holds_the_order() -> None:
     assert payout == instruction(state="waiting")
 
 
-@pytest.mark.parametrize("state", ["collecting", "failed", "refunding", "refunded"])
+def test_a_lesson_waits_while_its_institution_is_frozen() -> None:
+    payout = release(account("held"), None, 3, NOW, frozen=True)
+    assert payout == instruction(state="waiting")
+
+
+@pytest.mark.parametrize("state", ["collecting", "failed"])
 def test_nothing_is_released_unless_the_money_is_held(state: str) -> None:
     assert refused("order_state", release, account(state), None, 1, NOW).figures == {"state": state}
 
@@ -197,34 +200,6 @@ def test_more_than_is_held_is_not_released() -> None:
     assert refused("escrow_insufficient", release, short, None, 1, NOW).figures == {"missing_fen": 1}
 
 
-def test_a_refund_takes_everything_that_is_held_and_nothing_else() -> None:
-    one = account("held", held_fen=700, releasing_fen=100, released_fen=203)
-    back = refund(one, None, "cancelled", NOW)
-    assert back is not None
-    assert (back.kind, back.lesson_no, back.amount_fen, back.state) == ("refund", 0, 700, "sent")
-    assert (one.state, one.reason) == ("refunding", "cancelled")
-    transfer = start_refund(one, back, NOW)
-    assert (transfer.debit, transfer.credit, transfer.phase) == ("held", "refunding", PENDING)
-    assert balances(one) == {"paid": PRICE_FEN, "releasing": 100, "released": 203, "refunding": 700}
-
-
-@pytest.mark.parametrize(
-    ("one", "existing"),
-    [
-        (account("held"), instruction("refund")),
-        (account("collecting"), None),
-        (account("failed"), None),
-        (account("refunding"), None),
-        (account("refunded"), None),
-        (account("held", held_fen=0, released_fen=PRICE_FEN), None),
-    ],
-)
-def test_what_is_not_held_is_not_refunded(one: Account, existing: Instruction | None) -> None:
-    before = dataclasses.replace(one)
-    assert refund(one, existing, "cancelled", NOW) is None
-    assert one == before
-
-
 def test_a_payment_is_given_up_only_while_it_is_expected() -> None:
     one = account("collecting")
     assert fail_payment(one, "expired")
@@ -243,7 +218,7 @@ def test_a_payment_made_is_booked_and_when_it_comes_back_that_is_a_new_entry(
     kind: Kind, pending: str, final: str, of_order: str
 ) -> None:
     one, paid = account("held"), instruction(kind)
-    (start_payout if kind == "payout" else start_refund)(one, paid, NOW)
+    start(one, paid, NOW)
 
     transfer = settle(one, paid, "R-1", LATER)
     assert (transfer.debit, transfer.credit, transfer.turn, transfer.phase) == (pending, final, 0, RESOLVED)
