@@ -98,7 +98,7 @@ def test_a_penalty_is_rounded_down_and_none_is_taken_where_the_institution_is_at
 def test_what_goes_back_is_never_below_zero() -> None:
     offered = quote(order(30, points=10_000), "paid_out", "planned")
     assert (offered.deduction_fen, offered.refund_fen) == (3_334, 0)
-    assert refused("refund_nothing", domain.require_refundable, order(30), None, offered)
+    refused("refund_nothing", domain.require_refundable, order(30), None, offered)
 
 
 def test_lessons_that_wait_for_their_answer_are_settled_first_or_excluded_by_name() -> None:
