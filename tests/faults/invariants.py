@@ -468,7 +468,8 @@ def everybody_is_told_what_happened(world: World, expected: Expected) -> Iterato
 
 def _first_of_each(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One event for each order or lesson, or state of a refund."""
-    return list({(data["order_id"], data.get("lesson_no"), data.get("state")): data for data in events}.values())
+    by = ("order_id", "lesson_no", "refund_id", "state")
+    return list({tuple(map(data.get, by)): data for data in events}.values())
 
 
 CHECKS: Final[dict[str, tuple[Finder, ...]]] = {

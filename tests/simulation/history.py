@@ -195,8 +195,9 @@ class History(RuleBasedStateMachine):
         )
         self.ask(request, Actor(guardian, "guardian"))
 
-    def _step_of_refund(self, order_id: UUID, step: str) -> None:
-        refund_id = [of_refund for of_order, of_refund in self.refunds if of_order == order_id][-1]
+    def _step_of_refund(self, order_id: UUID, step: str, refund_id: UUID | None = None) -> None:
+        """About the refund that was asked for last, whether or not it came to be, unless another is named."""
+        refund_id = refund_id or [of_refund for of_order, of_refund in self.refunds if of_order == order_id][-1]
         about: dict[str, Any] = {"order_id": order_id, "refund_id": refund_id}
         purchase = self.agreement.orders.purchases[str(order_id)]
         match step:
@@ -390,7 +391,7 @@ class History(RuleBasedStateMachine):
         """An authority that never decides is reminded for ever."""
         for id_, purchase in self.agreement.orders.purchases.items():
             if purchase.refund and purchase.refund.state == "contested":
-                self._step_of_refund(UUID(id_), "grant")
+                self._step_of_refund(UUID(id_), "grant", UUID(list(purchase.refunds)[-1]))
 
 
 def one_of(names: Sequence[str], number: int) -> str:

@@ -20,6 +20,8 @@ from shared.working_days import add_working_days
 
 OPEN: Final = frozenset({"asked", "contested", "paying"})
 """States of a refund that is not over."""
+LET_GO: Final = frozenset({"rejected", "withdrawn"})
+"""States of a refund that came to nothing: its lessons may be taught, and asked back again."""
 PENDING: Final = frozenset({"applied", "objected"})
 """States of a lesson that was filed as taught and is not decided."""
 LOOK_AGAIN_WORKING_DAYS: Final = 5
@@ -140,12 +142,17 @@ def quote(order: Order, lessons: Iterable[Lesson], policy: Policy, at_fault: boo
     return Quote(ground, numbers, pending, lines, terms.materials_fen if ground == "untaught" else 0)
 
 
+def latest(refunds: Sequence[Refund]) -> Refund | None:
+    """The one that counts: an order's others were rejected or withdrawn."""
+    return max(refunds, key=lambda refund: (refund.state not in LET_GO, refund.asked_at), default=None)
+
+
 def require_refundable(order: Order, existing: Refund | None, offered: Quote) -> None:
     """Raises Refused unless a refund may be asked for: order_state, refund_exists (one is open, or was paid),
     refund_nothing."""
     if order.state != "enrolled":
         raise Refused("order_state", state=order.state)
-    if existing is not None and existing.state not in ("rejected", "withdrawn"):
+    if existing is not None and existing.state not in LET_GO:
         raise Refused("refund_exists", state=existing.state)
     if offered.refund_fen == 0:
         raise Refused("refund_nothing", fee_fen=offered.fee_fen, deduction_fen=offered.deduction_fen)

@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from services.orders.refunds.domain import Refund
+from services.orders.refunds.domain import Refund, latest
 from services.orders.refunds.tables import RefundRow
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
@@ -48,7 +48,7 @@ async def show(work: UnitOfWork, message: Message[ShowRefund]) -> None:
     """The last refund of an order; whose it is not, is told the same as if there were none."""
     actor = work.actor(message, "guardian", "institution", "authority", "operator")
     refunds = await work.load_all(RefundRow, Refund, [message.data.order_id], by=("order_id",), lock=False)
-    refund = max(refunds, key=lambda one: one.asked_at, default=None)
+    refund = latest(refunds)
     if refund is None:
         raise Refused("refund_unknown")
     owner = {"guardian": str(refund.account_id), "institution": str(refund.institution_id)}

@@ -42,7 +42,7 @@ async def quote(work: UnitOfWork, message: Message[QuoteRefund]) -> None:
     order = await order_of(work, order_id)
     _require_guardian(work, message, order)
     lessons = await work.load_all(LessonRow, Lesson, [order_id], by=("order_id",), lock=False)
-    existing = latest(await work.load_all(RefundRow, Refund, [order_id], by=("order_id",), lock=False))
+    existing = domain.latest(await work.load_all(RefundRow, Refund, [order_id], by=("order_id",), lock=False))
     offered = domain.quote(order, lessons, policy_of(work, order), message.data.at_fault, work.now)
     domain.require_refundable(order, existing, offered)
     work.reply(message, _shown(order_id, offered))
@@ -73,7 +73,7 @@ async def request(work: UnitOfWork, message: Message[RequestRefund]) -> None:
         return
     policy = policy_of(work, order)
     offered = domain.quote(order, lessons, policy, data.at_fault, work.now)
-    domain.require_refundable(order, latest(refunds), offered)
+    domain.require_refundable(order, domain.latest(refunds), offered)
     domain.require_settled(offered, data.excluded, data.quoted_fen)
     refund = domain.ask(order, offered, data.refund_id, data.reason, policy, work.now)
     if not offered.needs_answer:
@@ -134,7 +134,7 @@ async def paid(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
         if message.data.lesson_no:
             continue
         lessons, refunds = await lock(work, message.data.order_id)
-        refund = latest(refunds)
+        refund = domain.latest(refunds)
         if refund is not None and refund.state == "paying":
             domain.close(refund, "paid", work.now)
             work.update(LessonRow, domain.mark(lessons, refund.lessons, "refunded"), "state")
@@ -146,7 +146,7 @@ async def delayed(work: UnitOfWork, message: Message[RefundDelayed]) -> None:
     if message.data.lesson_no:
         return
     lessons, refunds = await lock(work, message.data.order_id)
-    refund = latest(refunds)
+    refund = domain.latest(refunds)
     if refund is None:
         return
     order = await order_of(work, message.data.order_id)
@@ -160,7 +160,7 @@ async def refused(work: UnitOfWork, messages: Sequence[Message[Problem]]) -> Non
     for message in messages:
         if message.data.request_type == RefundOrder.TYPE:
             _, refunds = await lock(work, UUID(message.partitionkey))
-            refund = latest(refunds)
+            refund = domain.latest(refunds)
             if refund is not None and refund.state == "paying":
                 refund.trouble = f"refused: {message.data.code}"
                 work.update(RefundRow, [refund], "trouble")
@@ -181,11 +181,6 @@ async def lock(work: UnitOfWork, order_id: UUID) -> tuple[list[Lesson], list[Ref
     """The order's lessons and refunds, in that order: whoever decides about a lesson comes before this or after."""
     lessons = await work.load_all(LessonRow, Lesson, [order_id], by=("order_id",))
     return lessons, await work.load_all(RefundRow, Refund, [order_id], by=("order_id",))
-
-
-def latest(refunds: Sequence[Refund]) -> Refund | None:
-    """The one that counts: an order's earlier ones were rejected or withdrawn."""
-    return max(refunds, key=lambda refund: (refund.state in domain.OPEN, refund.asked_at), default=None)
 
 
 def policy_of(work: UnitOfWork, order: Order) -> Policy:

@@ -22,7 +22,7 @@ from services.orders.purchases.use_cases import CHANGING as PURCHASE_CHANGES
 from services.orders.refunds import domain
 from services.orders.refunds.domain import Order, Quote, Refund
 from services.orders.refunds.tables import RefundRow, WindUpRow
-from services.orders.refunds.use_cases import CHANGING, begin, latest, policy_of
+from services.orders.refunds.use_cases import CHANGING, begin, policy_of
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
 from shared.contracts.orders import (
@@ -158,7 +158,7 @@ async def _refund(work: UnitOfWork, cause: Message[Any], order_ids: Sequence[UUI
     for order_id in order_ids:
         order = orders[order_id]
         policy = policy_of(work, order)
-        last = latest([one for one in known if one.order_id == order_id])
+        last = domain.latest([one for one in known if one.order_id == order_id])
         of_order = [lesson for lesson in lessons if lesson.order_id == order_id]
         if last is not None and last.state in ("paying", "paid"):
             continue
