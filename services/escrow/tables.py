@@ -158,8 +158,8 @@ class SuspenseRow(Base, table=True):
         CheckConstraint("amount_fen > 0", name="positive"),
         CheckConstraint("state IN ('open', 'returning', 'matched', 'returned')", name="state"),
         CheckConstraint("(state = 'matched') = (matched_order_id IS NOT NULL)", name="matched"),
-        # Listed oldest first: what is open, and all.
-        Index("suspense_open", "booked_at", "receipt_id", postgresql_where="state = 'open'"),
+        # Listed oldest first: what is not done with, and all.
+        Index("suspense_open", "booked_at", "receipt_id", postgresql_where="state IN ('open', 'returning')"),
         Index("suspense_booked_at", "booked_at", "receipt_id"),
     )
 

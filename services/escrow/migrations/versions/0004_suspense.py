@@ -34,7 +34,7 @@ def upgrade() -> None:
           ALTER COLUMN decided_by DROP DEFAULT,
           ALTER COLUMN decision DROP DEFAULT""")
     op.execute("DROP INDEX suspense_open")
-    op.execute("CREATE INDEX suspense_open ON suspense (booked_at, receipt_id) WHERE state = 'open'")
+    op.execute("CREATE INDEX suspense_open ON suspense (booked_at, receipt_id) WHERE state IN ('open', 'returning')")
     op.execute("CREATE INDEX suspense_booked_at ON suspense (booked_at, receipt_id)")
     op.execute("""
         ALTER TABLE instructions
