@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from aiokafka.errors import KafkaError
 
-from ops.cli.base import FOUND, NO_STACK, NOT_FOUND, CommandError
+from ops.cli.base import FOUND, NO_STACK, NOT_FOUND, WRONG_CALL, CommandError
 from ops.cli.site import Found, clock_now
 from shared.actors import Actor, issue_token
 from shared.contracts.envelope import Reply, Request
@@ -32,8 +32,11 @@ def whoever() -> str:
 async def ask(found: Found, request: Request, answer: type[R], by: str = "") -> R:
     """Asks as the operator `by` and returns the answer. Raises CommandError: refused, or no answer came."""
     try:
-        ring = KeyRing.load(found.keys, "ops")
         actor = Actor(by or whoever(), "operator")
+    except ValueError as error:
+        raise CommandError(f"That is no operator's name: {error}", "Give one with --by.", WRONG_CALL) from None
+    try:
+        ring = KeyRing.load(found.keys, "ops")
         token = issue_token(ring, actor, now=await clock_now(found.admin_dsn), lifetime_seconds=TOKEN_S)
     except KeysError as error:
         raise CommandError(str(error), "The keys of a stack are made by `yike up` or `yike keys`.") from None

@@ -487,8 +487,8 @@ class TestSuspense:
         assert receipt["receipt_id"] in drawn.out
         assert "¥43.00" in drawn.out
 
-        decided = await yike("suspense", "return", receipt["receipt_id"], "无主资金", "--by", "李会计")
-        assert (decided.status, decided.data["state"], decided.data["decided_by"]) == (0, "returning", "李会计")
+        decided = await yike("suspense", "return", receipt["receipt_id"], "无主资金", "--by", "li.kuaiji")
+        assert (decided.status, decided.data["state"], decided.data["decided_by"]) == (0, "returning", "li.kuaiji")
 
         async def gone() -> bool:
             listed = (await yike("suspense", "list", "--all", "--limit", 500)).data["receipts"]
@@ -506,6 +506,7 @@ class TestSuspense:
         paid = await yike("suspense", "match", receipt["receipt_id"], bought.order_id, "凭证")
         assert (paid.status, "order_state" in paid.error["error"], paid.error["hint"]) == (1, True, "state held")
         assert (await yike("suspense", "match", receipt["receipt_id"], bought.order_id, " ")).status == 2
+        assert (await yike("suspense", "return", receipt["receipt_id"], "无主资金", "--by", "李会计")).status == 2
 
     async def test_payments_that_the_bank_refuses_are_listed(
         self, yike: Yike, stack: Stack, scenario: Scenario
