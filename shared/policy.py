@@ -95,6 +95,7 @@ class Policy:
     refund_silence_working_days: int = 5  # 机构逾期未答复视为同意
     refund_decision_working_days: int = 15  # 有争议的退费由主管部门裁定 [ours]
     refund_return_days: int = 15  # 退费到账
+    suspense_working_days: int = 3  # 挂账资金处理
 
     seat_reservation_seconds: int = 900
     payment_window_seconds: int = 900
@@ -203,6 +204,12 @@ RULES: Final[tuple[Rule, ...]] = (
         date(2023, 4, 19),
         "[ours] 其他地区的促销限制与常州一致",
         {"promotions_allowed": False},
+    ),
+    Rule(
+        NATION,
+        date(2023, 4, 19),
+        "[ours] 挂账资金 (迟到、重复、短付、多付、无主) 3 个工作日内认领或退回",
+        {"suspense_working_days": 3},
     ),
 )
 """The table. A later date wins over an earlier one; on equal dates the narrower region wins.

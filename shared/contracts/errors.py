@@ -89,6 +89,10 @@ CODES: dict[str, ErrorCode] = {
     "amount_invalid": ErrorCode("金额有误", 422),
     "lesson_settled": ErrorCode("该课次费用已另行处理", 409),
     "escrow_insufficient": ErrorCode("监管账户余额不足", 409),
+    "suspense_unknown": ErrorCode("未找到该笔挂账资金", 404),
+    "suspense_state": ErrorCode("该笔挂账资金当前状态不允许此操作", 409),
+    "suspense_elsewhere": ErrorCode("该笔资金不在该订单的监管账户", 409),
+    "suspense_attempts": ErrorCode("该笔挂账资金退回次数已达上限，请与银行核对", 409),
     # complaints
     "route_unknown": ErrorCode("未找到该地区和类别的受理部门", 422),
     "complaint_unknown": ErrorCode("未找到该投诉举报", 404),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 from sqlmodel import SQLModel
 
-from services.escrow import bank, use_cases
+from services.escrow import bank, suspense, use_cases
 from services.escrow.domain import (
     MOST_ATTEMPTS,
     PENDING,
@@ -51,6 +51,7 @@ from shared.contracts.escrow import (
     Settled,
     SuspendReleases,
     SuspenseBooked,
+    SuspenseDeadline,
 )
 from shared.ids import instruction_number
 from shared.messaging.sets import Lock, primary_key
@@ -140,6 +141,7 @@ class Ledger(RuleBasedStateMachine):
         SuspendReleases: use_cases.suspend,
         ResumeReleases: use_cases.resume,
         PaymentDeadline: use_cases.payment_deadline,
+        SuspenseDeadline: suspense.deadline,
     }
 
     def __init__(self) -> None:

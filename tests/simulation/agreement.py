@@ -34,7 +34,8 @@ CHECKS: Final = (
 # Answers are looked at by themselves; what follows from the bank's mistakes and from reminders the models do not know.
 _SAID: Final = """
 SELECT type, key, count(*)::int AS times FROM outbox WHERE topic !~ '[.](replies|dlq)[.]v1$'
-  AND type NOT IN ('escrow.suspense_booked.v1', 'complaints.filing.moved.v1', 'complaints.deadline.v1')
+  AND type NOT IN ('escrow.suspense_booked.v1', 'escrow.suspense.deadline.v1', 'escrow.suspense_overdue.v1',
+                   'complaints.filing.moved.v1', 'complaints.deadline.v1')
 GROUP BY type, key
 """
 CONFLICT: Final = "!idempotency_conflict"
@@ -138,7 +139,9 @@ class Agreement:
         await self._check_said("complaints", self.complaints.said)
 
     async def _check_timers(self, service: str, timers: Timers) -> None:
-        rows = await self.simulation.rows(service, "SELECT type, subject, due_at FROM timers")
+        # Nobody decides about suspense here, so its timers only remind.
+        sql = "SELECT type, subject, due_at FROM timers WHERE type <> 'escrow.suspense.deadline.v1'"
+        rows = await self.simulation.rows(service, sql)
         agree({(row["type"], row["subject"]): row["due_at"] for row in rows}, timers)
 
     async def _check_said(self, service: str, said: Said) -> None:
