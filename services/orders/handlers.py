@@ -1,6 +1,7 @@
-"""All that orders hears: the handlers of its three parts."""
+"""All that orders hears: the handlers of its parts."""
 
 from services.orders.families.handlers import handlers as families
+from services.orders.invoices.handlers import handlers as invoices
 from services.orders.lessons.handlers import handlers as lessons
 from services.orders.purchases.handlers import handlers as purchases
 from shared.messaging.handlers import Handlers
@@ -9,3 +10,4 @@ handlers = Handlers("orders")
 handlers.include(families)
 handlers.include(purchases)
 handlers.include(lessons)
+handlers.include(invoices)

@@ -19,6 +19,7 @@ ORDER_ID = UUID(int=1)
 ENDS_AT = datetime(2026, 3, 2, 11, 0, tzinfo=UTC)
 NOW = ENDS_AT + timedelta(hours=1)
 DUE = ENDS_AT + timedelta(days=9)
+PAID = DUE + timedelta(hours=1)
 STATES = ("planned", "applied", "objected", "confirmed", "paid_out")
 
 
@@ -29,6 +30,8 @@ def lesson(state: str = "planned", **changes: Any) -> Lesson:
         made.applied_at, made.answer_by = NOW, DUE
     if state in ("confirmed", "paid_out"):
         made.confirmed_by, made.answered_at = "guardian", NOW
+    if state == "paid_out":
+        made.paid_at = PAID
     if state == "objected":
         made.objection, made.answered_at = "没有上课", NOW
     for name, value in changes.items():
@@ -111,7 +114,7 @@ def test_silence_confirms_what_waits_and_is_known_for_ever() -> None:
     assert domain.confirm(one, "silence", DUE)
     assert (one.state, one.confirmed_by) == ("confirmed", "silence")
     assert not domain.confirm(one, "guardian", DUE + timedelta(days=1))
-    assert domain.paid_out(one)
+    assert domain.paid_out(one, PAID)
     assert domain.came_back(one)
     assert (one.state, one.confirmed_by, one.answered_at) == ("confirmed", "silence", DUE)
 
@@ -181,16 +184,16 @@ def test_a_guardian_has_seven_working_days_from_the_day_after() -> None:
 
 @pytest.mark.parametrize("state", STATES)
 def test_only_what_was_confirmed_is_paid_out_and_only_what_was_paid_out_comes_back(state: str) -> None:
-    assert domain.paid_out(lesson(state)) == (state == "confirmed")
+    assert domain.paid_out(lesson(state), PAID) == (state == "confirmed")
     assert domain.came_back(lesson(state)) == (state == "paid_out")
 
 
 def test_what_came_back_is_paid_again() -> None:
     one = lesson("confirmed")
-    assert domain.paid_out(one)
+    assert domain.paid_out(one, PAID)
     assert domain.came_back(one)
     assert one == lesson("confirmed")
-    assert domain.paid_out(one)
+    assert domain.paid_out(one, PAID)
     assert one == lesson("paid_out")
 
 

@@ -24,6 +24,7 @@ class PurchaseRow(Base, table=True):
         ),
         CheckConstraint("price_fen >= 0 AND lessons >= 0", name="not_negative"),
         Index("purchases_account_id", "account_id"),
+        Index("purchases_institution_id", "institution_id", "order_id"),  # for the invoices an institution owes
     )
 
     order_id: UUID = Field(primary_key=True)
