@@ -115,7 +115,7 @@ class Orders:
             return self._place(m, order, purchase)
         if purchase is None:
             return "!order_unknown"
-        if "lesson_no" in m.data:
+        if "lesson_no" in m.data and m.type != "escrow.refunded.v1":
             return self._lesson(m, order, purchase)
         return self._purchase(m, order, purchase)
 
