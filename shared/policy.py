@@ -91,7 +91,7 @@ class Policy:
 
     confirm_silence_working_days: int = 7  # 家长逾期未确认视为确认
     confirm_silence_cap_working_days: int = 15
-    confirm_reminder_working_day: int = 3  # 提醒: 提交当日、第3个工作日、最后一个工作日 [DOMAIN: SMS]
+    confirm_reminder_working_day: int = 3  # 提醒: 提交当日、第3个工作日、最后一个 [DOMAIN: SMS, ours]
     invoice_days: int = 30  # 拨付后逾期未开发票
     refund_window_days: int = 7  # 未上课全额退费
     refund_silence_working_days: int = 5  # 机构逾期未答复视为同意

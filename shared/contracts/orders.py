@@ -326,9 +326,9 @@ class LessonWaiting(Event, type="orders.lesson.waiting.v1", topic=_EVENTS, key="
 class LessonConfirmed(Event, type="orders.lesson.confirmed.v1", topic=_EVENTS, key="order_id"):
     """A lesson was confirmed: always told of `silence`; of a guardian only where a reminder may still lie unsent.
 
-    A guardian who answers by day is not told of here: the reminder of day 0 went out when the lesson was filed, and
-    one more event for each lesson would be a tenth of all that the road carries of it. Who wants to know of every
-    lesson listens to `escrow.released.v1`.
+    A guardian who answers by day is not told of here: the reminder of day 0 went out when the lesson was filed, and the
+    later ones are only told of lessons that still wait. A lesson is ten messages on the road; this would be one more of
+    each. Who wants to know of every lesson listens to `escrow.released.v1`.
     """
 
     order_id: UUID
@@ -352,7 +352,8 @@ class LessonObjected(Event, type="orders.lesson.objected.v1", topic=_EVENTS, key
 # --- invoices (发票) ------------------------------------------------------------------------------------------------
 
 InvoiceNumber = Annotated[str, StringConstraints(pattern=r"^(\d{8}|\d{20})$")]
-"""发票号码: 20 digits of a fully electronic invoice (数电发票), 8 of one on paper or of the older electronic kind."""
+"""发票号码: 20 digits of a fully electronic invoice (数电发票), 8 of one on paper or of the older electronic kind [law:
+国家税务总局公告2024年第11号]."""
 InvoiceState = Literal["issued", "red_lettered"]
 
 

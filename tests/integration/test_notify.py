@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,13 @@ from ops.provision import upgrade
 from services.notify import codes, sender, use_cases
 from services.notify.app import BACKGROUND
 from services.notify.domain import Lane
-from services.notify.handlers import handlers, on_lesson_applied, on_settled
+from services.notify.handlers import (
+    handlers,
+    on_lesson_applied,
+    on_lesson_confirmed,
+    on_lesson_waiting,
+    on_settled,
+)
 from services.notify.providers import AccountDeadError, Outgoing, RejectedError, ThrottledError
 from services.notify.providers.file import FileProvider
 from services.notify.sender import LEASE_S, STOPPED, Sender, send_sms
@@ -711,8 +717,22 @@ class TestNotices:
         await harness.until(lambda: harness.rows("notify", sql, str(account_id)))
 
     @pytest.mark.parametrize("contacts_known", [True, False])
+    @pytest.mark.parametrize(
+        ("hear", "event_of"),
+        [
+            (on_settled, settled),
+            (on_lesson_waiting, lambda lesson: waiting(lesson, "last_day")),
+            (on_lesson_confirmed, lambda lesson: confirmed(lesson, "silence")),
+        ],
+    )
     async def test_a_batch_of_events_costs_few_statements(
-        self, harness: Harness, desk: Desk, database: Database, contacts_known: bool
+        self,
+        harness: Harness,
+        desk: Desk,
+        database: Database,
+        hear: Callable[..., Awaitable[None]],
+        event_of: Callable[[LessonApplied], Data],
+        contacts_known: bool,
     ) -> None:
         accounts = [new_id() for _ in range(100)]
         async with database.session() as session, session.begin():
@@ -723,7 +743,7 @@ class TestNotices:
             statements: list[str] = []
             listener: Callable[..., None] = lambda *args: statements.append(args[2])  # noqa: E731
             event.listen(database.engine.sync_engine, "before_cursor_execute", listener)
-            await on_settled(work, [enveloped(harness, settled(applied(harness, a))) for a in accounts])
+            await hear(work, [enveloped(harness, event_of(applied(harness, a))) for a in accounts])
             await work.write()
             event.remove(database.engine.sync_engine, "before_cursor_execute", listener)
         assert len(statements) == (3 if contacts_known else 4)

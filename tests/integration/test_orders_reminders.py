@@ -1,11 +1,18 @@
 """Reminders and silence on the real servers: told on the third and the last day, never to who has answered."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
+from services.orders.lessons.use_cases import decide
+from shared.contracts.envelope import Data, Message
 from shared.contracts.orders import LessonConfirmed, LessonDeadline, LessonWaiting
+from shared.database import Database
+from shared.ids import new_id
+from shared.messaging.work import UnitOfWork
 from shared.working_days import add_working_days, next_waking_time, shanghai
 from tests.counter import Counter, Family, Order, counter, family, others, running
 from tests.integration.test_orders_lessons import (
@@ -138,6 +145,46 @@ async def test_who_answers_in_the_night_the_lesson_was_filed_in_or_after_a_remin
     await until(counter, add_working_days(filed, 3) + MORNING)
     await confirmed(counter, order, 2)
     assert [one.lesson_no for one in await told(counter, order, LessonConfirmed)] == [1, 2]
+
+
+async def test_what_falls_due_in_one_moment_is_done_in_sets(counter: Counter, family: Family) -> None:
+    order = await taught(counter, family, 20)
+    numbers = range(1, 21)
+    filed = counter.harness.now()
+    answers = [await applied(counter, order, number) for number in numbers]
+    due = answers[0].answer_by
+    assert due is not None
+    late = [LessonDeadline(order_id=order.order_id, lesson_no=number) for number in numbers]
+    database = Database(counter.harness.dsns["orders"])
+    costs: list[tuple[int, int]] = []
+    for now in (add_working_days(filed, 3) + MORNING, due):
+        async with database.session() as session, session.begin() as transaction:
+            work = UnitOfWork("orders", session, counter.harness.ring("orders"), now)
+            statements: list[str] = []
+            listener: Callable[..., None] = lambda *args, seen=statements: seen.append(args[2])  # noqa: E731
+            event.listen(database.engine.sync_engine, "before_cursor_execute", listener)
+            await decide(work, [enveloped(one, counter) for one in late])
+            said = len(work.outbox)
+            await work.flush()
+            event.remove(database.engine.sync_engine, "before_cursor_execute", listener)
+            costs.append((len(statements), said))
+            await transaction.rollback()
+    await database.close()
+    # Lessons and purchases are loaded, and all is written at once: a reminder each; a release and the news of it each.
+    assert costs == [(3, 20), (3, 40)]
+
+
+def enveloped(data: Data, counter: Counter) -> Message[Any]:
+    """As a timer has sent it."""
+    return Message[Any](
+        id=new_id(),
+        source="/yike/orders/timers",
+        type=data.TYPE,
+        time=counter.harness.now(),
+        correlationid=new_id(),
+        partitionkey=data.partition_key,
+        data=data,
+    )
 
 
 @pytest.mark.parametrize("by", ["guardian", "silence"])

@@ -1,8 +1,10 @@
 """The rules of invoices (发票), pure.
 
-[law] 发票管理办法 19, 20: who receives money for a service gives an invoice for it, and the payer may ask for it. (The
-numbers of the articles are those of the text before its revision of 2023; no original was at hand.) DOMAIN: the
-institution owes an invoice for what was released.
+[law: 发票管理办法 19, 20] Who receives money for a service gives an invoice for it, and who pays asks for one.
+[law: 发票管理办法实施细则 27] An invoice that was wrong is undone with a red one (红字发票), never changed.
+(Numbers of articles are of the texts before their revision of 2023; no original was at hand.)
+[DOMAIN] The institution owes an invoice for what was released; the platform tracks owed, issued, red-lettered.
+[ours] Owed from the day the bank has paid the fee out; what one invoice covers is of one order.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -133,8 +133,8 @@ def may_still_be_reminded(lesson: Lesson, now: datetime) -> bool:
 
     Lessons that were not answered by their third day are few, and notify hears of all of them. The reminder of day 0
     is sent in seconds, but in the night it waits for the morning: who answers in that same night must not read then
-    that he should. Past that the release follows at once and its `escrow.settled.v1` drops what a sender that stood
-    still has left.
+    that he should. What a sender that stood still by day has left is dropped by `escrow.settled.v1`, which follows at
+    once; only where a complaint holds the release as well would such a late SMS of day 0 still go out.
     """
     if lesson.reminded_at is not None:
         return True

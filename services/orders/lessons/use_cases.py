@@ -83,7 +83,7 @@ def _reminders(region: str, category: str, applied: date, answer_by: datetime) -
 
 def reminders(region: str, category: str, lesson: Lesson) -> Reminders:
     """When the guardian of a lesson is reminded: in the morning of the third working day after the application, and of
-    the last one before silence counts [DOMAIN: reminders day 0, 3, last]."""
+    the last one before silence counts [DOMAIN: SMS, day 0, 3 and last; ours]."""
     assert lesson.applied_at is not None
     assert lesson.answer_by is not None
     return _reminders(region, category, shanghai(lesson.applied_at).date(), lesson.answer_by)
