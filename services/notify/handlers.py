@@ -7,7 +7,14 @@ from shared.contracts.complaints import FilingMoved
 from shared.contracts.envelope import Message
 from shared.contracts.escrow import Refunded, Settled
 from shared.contracts.notify import CheckCode, SendCode, SetContact
-from shared.contracts.orders import ContractDrawn, LessonApplied, LessonConfirmed, LessonObjected, LessonWaiting
+from shared.contracts.orders import (
+    ContractDrawn,
+    LessonApplied,
+    LessonConfirmed,
+    LessonObjected,
+    LessonWaiting,
+    RefundMoved,
+)
 from shared.messaging.handlers import Handlers
 from shared.messaging.work import UnitOfWork
 
@@ -70,13 +77,21 @@ async def on_settled(work: UnitOfWork, messages: Sequence[Message[Settled]]) -> 
     """A lesson's fee was paid out; the lesson waits for nobody any more. Its later reminders, if there were any, were
     dropped when it was confirmed: here, where every lesson comes by, one look has to do."""
     await use_cases.drop_answered(work, messages)
-    await use_cases.remind(work, [reminders.lesson_settled(message, work.now) for message in messages])
+    found = [reminders.lesson_settled(message, work.now) for message in messages]
+    await use_cases.remind(work, [notice for notice in found if notice is not None])
 
 
 @handlers.on(Refunded)
 async def on_refunded(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
     """The rest of an order went back to the guardian."""
     found = [reminders.order_refunded(message, work.now) for message in messages]
+    await use_cases.remind(work, [notice for notice in found if notice is not None])
+
+
+@handlers.on(RefundMoved)
+async def on_refund_moved(work: UnitOfWork, messages: Sequence[Message[RefundMoved]]) -> None:
+    """A refund moved on."""
+    found = [reminders.refund_moved(message, work.now) for message in messages]
     await use_cases.remind(work, [notice for notice in found if notice is not None])
 
 

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -16,7 +16,6 @@ def upgrade() -> None:
     op.execute(
         "ALTER TABLE lessons ADD CONSTRAINT lessons_paid_at_check CHECK (state <> 'paid_out' OR paid_at IS NOT NULL)"
     )
-    op.execute("CREATE INDEX purchases_institution_id ON purchases (institution_id, order_id)")
     op.execute("""
         CREATE TABLE invoices (
           invoice_id uuid NOT NULL CONSTRAINT invoices_pkey PRIMARY KEY,
