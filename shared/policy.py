@@ -91,6 +91,8 @@ class Policy:
 
     confirm_silence_working_days: int = 7  # 家长逾期未确认视为确认
     confirm_silence_cap_working_days: int = 15
+    confirm_reminder_working_day: int = 3  # 提醒: 提交当日、第3个工作日、最后一个 [DOMAIN: SMS, ours]
+    invoice_days: int = 30  # 拨付后逾期未开发票
     refund_window_days: int = 7  # 未上课全额退费
     refund_silence_working_days: int = 5  # 机构逾期未答复视为同意
     refund_decision_working_days: int = 15  # 有争议的退费由主管部门裁定 [ours]
@@ -210,6 +212,12 @@ RULES: Final[tuple[Rule, ...]] = (
         date(2023, 4, 19),
         "[ours] 挂账资金 (迟到、重复、短付、多付、无主) 3 个工作日内认领或退回",
         {"suspense_working_days": 3},
+    ),
+    Rule(
+        NATION,
+        date(2023, 4, 19),
+        "[ours] 拨付后逾30日未开发票列入逾期名单: 发票管理办法第十九、二十条收款即应开具, 按月集中开票的机构有一个月",
+        {"invoice_days": 30},
     ),
 )
 """The table. A later date wins over an earlier one; on equal dates the narrower region wins.

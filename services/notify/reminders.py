@@ -15,7 +15,7 @@ from services.notify.domain import Cause, Notice
 from shared.contracts.complaints import FilingMoved
 from shared.contracts.envelope import Message
 from shared.contracts.escrow import Refunded, Settled
-from shared.contracts.orders import ContractDrawn, LessonApplied, RefundMoved
+from shared.contracts.orders import ContractDrawn, LessonApplied, LessonConfirmed, LessonWaiting, RefundMoved
 from shared.money import yuan
 from shared.working_days import shanghai
 
@@ -28,6 +28,10 @@ NAME_CHARACTERS: Final = 30
 
 CONTRACT_WAITING: Final = "contract.waiting"
 LESSON_WAITING: Final = "lesson.waiting"
+LESSON_WAITING_LATER: Final[Mapping[str, str]] = MappingProxyType(
+    {"third_day": "lesson.waiting.third", "last_day": "lesson.waiting.last"}
+)
+LESSON_AUTO_CONFIRMED: Final = "lesson.auto_confirmed"
 LESSON_SETTLED: Final = "lesson.settled"
 ORDER_REFUNDED: Final = "order.refunded"
 REFUND_MOVED: Final = "refund.moved"
@@ -40,6 +44,15 @@ WORDING: Final[Mapping[str, str]] = MappingProxyType(
         CONTRACT_WAITING: "您购买的“{title}”培训服务合同待签署，请于{until}前登录查看并签署。",
         LESSON_WAITING: (
             "“{title}”第{lesson}课次已提交销课申请，请核对后于{until}前确认或提出异议，逾期未答复视为确认。"
+        ),
+        LESSON_WAITING_LATER["third_day"]: (
+            "“{title}”第{lesson}课次的销课申请仍待您答复，请于{until}前确认或提出异议，逾期未答复视为确认。"
+        ),
+        LESSON_WAITING_LATER["last_day"]: (
+            "“{title}”第{lesson}课次的销课申请将于{until}到期，请及时确认或提出异议，逾期未答复视为确认。"
+        ),
+        LESSON_AUTO_CONFIRMED: (
+            "“{title}”第{lesson}课次在规定期限内未收到您的答复，已自动确认，费用将由监管银行拨付给培训机构，可登录查看。"
         ),
         LESSON_SETTLED: "订单尾号{order}第{lesson}课次的费用{yuan}元已由监管银行拨付给培训机构，可登录查看明细。",
         ORDER_REFUNDED: "订单尾号{order}的退费{yuan}元已由监管银行原路退回，到账时间以银行为准。",
@@ -91,16 +104,28 @@ def contract_waiting(message: Message[ContractDrawn], now: datetime) -> Notice:
     return Notice(event.account_id, CONTRACT_WAITING, str(event.order_id), params, event.sign_by, cause_of(message))
 
 
-def lesson_waiting(message: Message[LessonApplied], now: datetime) -> Notice:
-    """销课申请待确认: once for a lesson, with the time after which silence confirms."""
+def lesson_waiting(message: Message[LessonApplied] | Message[LessonWaiting], now: datetime) -> Notice:
+    """销课申请待确认: with the time after which silence confirms. Once for a lesson when it is filed, once more on the
+    third day and once on the last."""
     event = message.data
+    purpose = LESSON_WAITING_LATER[event.reminder] if isinstance(event, LessonWaiting) else LESSON_WAITING
     params = {
         "title": _short(event.title, TITLE_CHARACTERS),
         "lesson": str(event.lesson_no),
         "until": _until(event.answer_by),
     }
     subject = lesson_subject(event.order_id, event.lesson_no)
-    return Notice(event.account_id, LESSON_WAITING, subject, params, event.answer_by, cause_of(message))
+    return Notice(event.account_id, purpose, subject, params, event.answer_by, cause_of(message))
+
+
+def lesson_auto_confirmed(message: Message[LessonConfirmed], now: datetime) -> Notice | None:
+    """自动确认: once for a lesson. None: somebody has confirmed it, and knows."""
+    event = message.data
+    if event.by != "silence":
+        return None
+    params = {"title": _short(event.title, TITLE_CHARACTERS), "lesson": str(event.lesson_no)}
+    subject = lesson_subject(event.order_id, event.lesson_no)
+    return Notice(event.account_id, LESSON_AUTO_CONFIRMED, subject, params, now + LIFETIME, cause_of(message))
 
 
 def lesson_settled(message: Message[Settled], now: datetime) -> Notice | None:

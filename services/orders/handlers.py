@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from services.orders.families.handlers import handlers as families
+from services.orders.invoices.handlers import handlers as invoices
 from services.orders.lessons.handlers import handlers as lessons
 from services.orders.purchases import use_cases as purchases
 from services.orders.purchases.handlers import handlers as of_purchases
@@ -17,6 +18,7 @@ handlers = Handlers("orders")
 handlers.include(families)
 handlers.include(of_purchases)
 handlers.include(lessons)
+handlers.include(invoices)
 handlers.include(of_refunds)
 
 

@@ -84,6 +84,12 @@ CODES: dict[str, ErrorCode] = {
     "refund_pending": ErrorCode("有待确认或有异议的课次，请先处理或明确排除", 409),
     "windup_unknown": ErrorCode("该机构没有批量退费", 404),
     "refund_changed": ErrorCode("退费金额已变化，请重新查询", 409),
+    # invoices
+    "invoice_lesson_not_released": ErrorCode("该课次费用尚未拨付，不能开具发票", 409, retryable=True),
+    "invoice_exists": ErrorCode("该课次已开具发票或发票号码已使用", 409),
+    "invoice_amount": ErrorCode("发票金额与已拨付费用不一致", 422),
+    "invoice_unknown": ErrorCode("未找到该发票", 404),
+    "invoice_state": ErrorCode("该发票已红冲", 409),
     # escrow
     "hold_exists": ErrorCode("该订单资金已登记", 409),
     "amount_invalid": ErrorCode("金额有误", 422),

@@ -1,10 +1,10 @@
-"""The words of orders: families, purchases, lessons."""
+"""The words of orders: families, purchases, lessons, invoices."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from shared.contracts import topics
 from shared.contracts.envelope import Command, Event, Reply, Request
@@ -293,7 +293,8 @@ class ObjectLesson(Request, type="orders.lesson.object.v1", topic=_REQUESTS, key
 
 
 class LessonDeadline(Command, type="orders.lesson.deadline.v1", topic=_COMMANDS, key="order_id"):
-    """Timer: no answer in N working days is a confirmation, marked as such for ever [law]."""
+    """Timer: a lesson still waits. Its guardian is reminded on the third and the last day; no answer in N working days
+    is a confirmation, marked as such for ever [law]."""
 
     order_id: UUID
     lesson_no: LessonNo
@@ -308,6 +309,35 @@ class LessonApplied(Event, type="orders.lesson.applied.v1", topic=_EVENTS, key="
     lesson_no: LessonNo
     title: str
     answer_by: Moment
+
+
+class LessonWaiting(Event, type="orders.lesson.waiting.v1", topic=_EVENTS, key="order_id"):
+    """A lesson still waits for its guardian's answer on the third working day, or on the last one before silence
+    confirms it [DOMAIN: reminders day 0, 3, last]. Day 0 is `LessonApplied`."""
+
+    order_id: UUID
+    account_id: UUID
+    institution_id: UUID
+    lesson_no: LessonNo
+    title: str
+    answer_by: Moment
+    reminder: Literal["third_day", "last_day"]
+
+
+class LessonConfirmed(Event, type="orders.lesson.confirmed.v1", topic=_EVENTS, key="order_id"):
+    """A lesson was confirmed: always told of `silence`; of a guardian only where a reminder may still lie unsent.
+
+    A guardian who answers by day is not told of here: the reminder of day 0 went out when the lesson was filed, and the
+    later ones are only told of lessons that still wait. A lesson is ten messages on the road; this would be one more of
+    each. Who wants to know of every lesson listens to `escrow.released.v1`.
+    """
+
+    order_id: UUID
+    account_id: UUID
+    institution_id: UUID
+    lesson_no: LessonNo
+    title: str
+    by: Literal["guardian", "silence", "authority"]
 
 
 class LessonObjected(Event, type="orders.lesson.objected.v1", topic=_EVENTS, key="order_id"):
@@ -536,3 +566,123 @@ class WoundUp(Event, type="orders.windup.finished.v1", topic=_EVENTS, key="insti
     institution_id: UUID
     orders: Annotated[int, Field(ge=0)]
     refund_fen: Annotated[int, Field(ge=0)]
+
+
+# --- invoices (发票) ------------------------------------------------------------------------------------------------
+
+InvoiceNumber = Annotated[str, StringConstraints(pattern=r"^(\d{8}|\d{20})$")]
+"""发票号码: 20 digits of a fully electronic invoice (数电发票), 8 of one on paper or of the older electronic kind [law:
+国家税务总局公告2024年第11号]."""
+InvoiceState = Literal["issued", "red_lettered"]
+
+
+class Invoice(Part):
+    """An invoice as the institution has told it: for which lessons, of how much; 红冲: with what red one undone."""
+
+    invoice_id: UUID
+    number: str
+    lessons: tuple[LessonNo, ...]
+    amount_fen: PositiveFen
+    state: InvoiceState
+    issued_at: Moment
+    red_number: str = ""
+    red_reason: str = ""
+    red_at: Moment | None = None
+
+
+class OwedInvoice(Part):
+    """A lesson whose fee was released and paid out, and no invoice given for it yet. `overdue`: for too long."""
+
+    order_id: UUID
+    lesson_no: LessonNo
+    title: str
+    amount_fen: PositiveFen
+    paid_at: Moment
+    overdue: bool
+
+
+class InvoiceView(Reply, type="orders.invoice.view.v1"):
+    """The invoice after what was asked."""
+
+    order_id: UUID
+    invoice: Invoice
+
+
+class IssueInvoice(Request, type="orders.invoice.issue.v1", topic=_REQUESTS, key="order_id", reply=InvoiceView):
+    """The institution has issued an invoice for lessons of one order; `amount_fen` is what it says.
+
+    Refused: invoice_lesson_not_released (a lesson's fee has not reached the institution), invoice_exists (a lesson has
+    its invoice, or the number was used), invoice_amount (not exactly what was released), lesson_unknown,
+    order_unknown. The same again changes nothing.
+    """
+
+    invoice_id: UUID
+    order_id: UUID
+    number: InvoiceNumber
+    lessons: Annotated[tuple[LessonNo, ...], Field(min_length=1, max_length=200)]
+    amount_fen: PositiveFen
+
+
+class RedLetterInvoice(
+    Request, type="orders.invoice.red_letter.v1", topic=_REQUESTS, key="order_id", reply=InvoiceView
+):
+    """The institution has undone an invoice with a red one (红字发票): its lessons are owed an invoice again.
+
+    Refused: invoice_unknown, invoice_state (undone with another red one), invoice_exists (the red number was used).
+    The same again changes nothing.
+    """
+
+    invoice_id: UUID
+    order_id: UUID
+    red_number: InvoiceNumber
+    reason: Reason
+
+
+class InvoicesView(Reply, type="orders.invoice.of_order.v1"):
+    """The invoices of an order, the newest first, and what is owed."""
+
+    order_id: UUID
+    invoices: tuple[Invoice, ...]
+    owed: tuple[OwedInvoice, ...]
+    owed_fen: Fen
+
+
+class ShowInvoices(Request, type="orders.invoice.show.v1", topic=_REQUESTS, key="order_id", reply=InvoicesView):
+    """The invoices of an order; for its guardian, its institution, and authorities."""
+
+    order_id: UUID
+
+
+class LessonKey(Part):
+    """A lesson of an order: where a page ended."""
+
+    order_id: UUID
+    lesson_no: LessonNo
+
+
+class OverdueInvoices(Reply, type="orders.invoice.overdue.v1"):
+    """One page of what an institution has owed an invoice for too long, by order and lesson; `next_after` where there
+    is more."""
+
+    institution_id: UUID
+    owed: tuple[OwedInvoice, ...]
+    next_after: LessonKey | None = None
+
+
+class ListOverdueInvoices(
+    Request, type="orders.invoice.list_overdue.v1", topic=_REQUESTS, key="institution_id", reply=OverdueInvoices
+):
+    """What an institution has owed an invoice for too long: its own list, or any institution's for an authority."""
+
+    institution_id: UUID
+    after: LessonKey | None = None
+    limit: PageSize = 20
+
+
+class InvoiceChanged(Event, type="orders.invoice.changed.v1", topic=_EVENTS, key="order_id"):
+    """An invoice was issued, or undone with a red one."""
+
+    order_id: UUID
+    account_id: UUID
+    institution_id: UUID
+    invoice: Invoice

@@ -445,14 +445,20 @@ def every_sms_went_out_once(world: World, expected: Expected) -> Iterator[str]:
 
 
 def everybody_is_told_what_happened(world: World, expected: Expected) -> Iterator[str]:
-    """One SMS, sent or waiting for the morning, for each contract, lesson filed, payout, refund, step of a complaint.
-    A fee that came back is paid out once more, and nobody is told of that twice."""
+    """One SMS, sent or waiting for the morning, for each contract, lesson filed, still waiting or confirmed by silence,
+    payout, refund, step of a complaint. A fee that came back is paid out once more, and nobody is told of that twice.
+    """
     moved = world.events("complaints", "complaints.filing.moved.v1")
+    waiting = world.events("orders", "orders.lesson.waiting.v1")
+    confirmed = world.events("orders", "orders.lesson.confirmed.v1")
     settled = world.events("escrow", "escrow.settled.v1")
     refunds = world.events("orders", "orders.refund.moved.v1")
     happened = {
         "contract.waiting": world.events("orders", "orders.contract.drawn.v1"),
         "lesson.waiting": world.events("orders", "orders.lesson.applied.v1"),
+        "lesson.waiting.third": [data for data in waiting if data["reminder"] == "third_day"],
+        "lesson.waiting.last": [data for data in waiting if data["reminder"] == "last_day"],
+        "lesson.auto_confirmed": [data for data in confirmed if data["by"] == "silence"],
         "lesson.settled": _first_of_each([one for one in settled if one["lesson_no"]]),
         "refund.moved": _first_of_each([one for one in refunds if not one["overdue"] and one["state"] != "paid"]),
         "order.refunded": _first_of_each(world.events("escrow", "escrow.refunded.v1")),

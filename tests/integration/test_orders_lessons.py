@@ -286,9 +286,11 @@ async def test_silence_confirms_after_seven_working_days_and_an_objection_stops_
 
     before = await counter.trace(order)
     await counter.answers(order, LessonDeadline(order_id=order.order_id, lesson_no=1))
-    await counter.advance(due - counter.harness.now() - timedelta(seconds=20))
-    await counter.answers(order, LessonDeadline(order_id=order.order_id, lesson_no=1))
     assert await counter.trace(order) == before, "not before its time, whoever says so"
+    await counter.advance(due - counter.harness.now() - timedelta(seconds=20))
+    before = await counter.trace(order)
+    await counter.answers(order, LessonDeadline(order_id=order.order_id, lesson_no=1))
+    assert await counter.trace(order) == before, "nor a moment before it"
 
     await counter.advance(timedelta(seconds=20))
     first = await lesson(counter, order, 1)

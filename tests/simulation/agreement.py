@@ -106,10 +106,15 @@ class Agreement:
         found = {row["order_id"]: tuple(row)[1:] for row in await self.simulation.rows("orders", sql)}
         purchases = self.orders.purchases
         agree(found, {id_: (p.state, p.act_by, p.reason, p.method, p.signed) for id_, p in purchases.items()})
-        sql = "SELECT order_id::text, lesson_no, state, confirmed_by, answer_by, objection FROM lessons"
+        sql = """SELECT order_id::text, lesson_no, state, confirmed_by, answer_by, objection, reminded_at, paid_at
+                 FROM lessons"""
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
         lessons = {(id_, number): one for id_, p in purchases.items() for number, one in p.lessons.items()}
-        agree(found, {key: (one.state, one.by, one.answer_by, one.objection) for key, one in lessons.items()})
+        told = {
+            key: (one.state, one.by, one.answer_by, one.objection, one.reminded, one.paid)
+            for key, one in lessons.items()
+        }
+        agree(found, told)
         sql = "SELECT order_id::text, refund_id::text, state, lessons::text, deduction_fen, act_by FROM refunds"
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
         refunds = {(id_, refund_id): one for id_, p in purchases.items() for refund_id, one in p.refunds.items()}

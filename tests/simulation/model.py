@@ -18,6 +18,7 @@ MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
 SILENCE_WORKING_DAYS: Final = 7
+REMINDER_WORKING_DAYS: Final = (3, SILENCE_WORKING_DAYS)
 
 Timers = dict[tuple[str, str], datetime]
 """(type, subject) → when it is due."""
@@ -48,6 +49,23 @@ class Lesson:
     by: str = ""
     answer_by: datetime | None = None
     objection: str = ""
+    applied: datetime | None = None
+    reminded: datetime | None = None
+    paid: datetime | None = None
+
+    @property
+    def reminders(self) -> list[datetime]:
+        """Eight in the morning of the third working day and of the last."""
+        assert self.applied is not None
+        return [end_of_working_day(self.applied, days) - 16 * HOUR for days in REMINDER_WORKING_DAYS]
+
+    def reminder_may_be_unsent(self, now: datetime) -> bool:
+        """It was filed in this very night, or its guardian was reminded since."""
+        assert self.applied is not None
+        filed = (self.applied + 5 * MINUTE).astimezone(SHANGHAI)
+        morning = filed.replace(hour=8, minute=0, second=0, microsecond=0) + DAY * (filed.hour >= 8)
+        at_night = not 8 <= filed.hour < 21
+        return self.reminded is not None or (at_night and now < morning)
 
 
 @dataclass
@@ -341,11 +359,14 @@ class Orders:
                 if m.now < lesson.ends_at:
                     return "!lesson_not_over"
                 lesson.state = "applied"
-                lesson.answer_by = self.timers[timer] = end_of_working_day(m.now, SILENCE_WORKING_DAYS)
+                lesson.applied, lesson.answer_by = m.now, end_of_working_day(m.now, SILENCE_WORKING_DAYS)
+                self.timers[timer] = lesson.reminders[0]
                 self.said["orders.lesson.applied.v1", order] += 1
             case "orders.lesson.confirm.v1", ("applied" | "objected"):
                 lesson.state, lesson.by = "confirmed", "guardian"
                 self.said[RELEASE, order] += 1
+                if lesson.reminder_may_be_unsent(m.now):
+                    self.said["orders.lesson.confirmed.v1", order] += 1
                 self.timers.pop(timer, None)
             case "orders.lesson.object.v1", "applied":
                 lesson.state, lesson.objection = "objected", m.data["reason"]
@@ -353,11 +374,18 @@ class Orders:
                 self.timers.pop(timer, None)
             case "orders.lesson.deadline.v1", "applied" if lesson.answer_by and lesson.answer_by <= m.now:
                 lesson.state, lesson.by = "confirmed", "silence"
-                self.said[RELEASE, order] += 1
+                self.said.update([(RELEASE, order), ("orders.lesson.confirmed.v1", order)])
+            case "orders.lesson.deadline.v1", "applied":
+                assert lesson.applied is not None
+                assert lesson.answer_by is not None
+                if any((lesson.reminded or lesson.applied) < due <= m.now for due in lesson.reminders):
+                    lesson.reminded = m.now
+                    self.timers[timer] = min(due for due in (*lesson.reminders, lesson.answer_by) if due > m.now)
+                    self.said["orders.lesson.waiting.v1", order] += 1
             case "escrow.settled.v1", "confirmed":
-                lesson.state = "paid_out"
+                lesson.state, lesson.paid = "paid_out", m.now
             case "escrow.payout_returned.v1", "paid_out":
-                lesson.state = "confirmed"
+                lesson.state, lesson.paid = "confirmed", None
             case "orders.lesson.apply.v1", "applied":
                 pass
             case "orders.lesson.confirm.v1", ("confirmed" | "paid_out"):

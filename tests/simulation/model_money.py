@@ -200,7 +200,8 @@ class Escrow:
         elif outcome == "refused" and payment.state == "sent":
             payment.state = "refused"
             self._look_again(m, order, kind, number, payment)
-            self.said[DELAYED, order] += kind == "refund"
+            if kind == "refund":
+                self.said[DELAYED, order] += 1
         elif outcome == "returned" and payment.state == "paid":
             payment.returned.add(payment.reference)
             payment.state, payment.reference, payment.turn = "refused", "", payment.turn + 1

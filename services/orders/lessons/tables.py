@@ -22,6 +22,8 @@ class LessonRow(Base, table=True):
         CheckConstraint("confirmed_by IN ('', 'guardian', 'silence')", name="confirmed_by"),
         # Who confirmed stays for ever, and nothing is paid that nobody confirmed.
         CheckConstraint("(state IN ('confirmed', 'paid_out')) = (confirmed_by <> '')", name="confirmed"),
+        # An invoice is owed from then on.
+        CheckConstraint("state <> 'paid_out' OR paid_at IS NOT NULL", name="paid_at"),
     )
 
     order_id: UUID = Field(primary_key=True)
@@ -35,3 +37,5 @@ class LessonRow(Base, table=True):
     answer_by: datetime | None = Field(sa_type=UTC_TIME)
     answered_at: datetime | None = Field(sa_type=UTC_TIME)
     objection: str = Field(sa_type=Text)
+    reminded_at: datetime | None = Field(sa_type=UTC_TIME)
+    paid_at: datetime | None = Field(sa_type=UTC_TIME)
