@@ -100,7 +100,7 @@ async def reserved(work: UnitOfWork, messages: Sequence[Message[SeatReserved]]) 
         if purchase is not None and purchase.state == "placed":  # else given up meanwhile, and its seat given back
             child = families[purchase.account_id].children[purchase.child_id]
             places[purchase.order_id] = child.document_hash, message.data.institution_id
-    charges = await open_charges(work, set(places.values()))
+    charges = await open_charges(work, places.values())
     changed: dict[UUID, Purchase] = {}
     contracts: list[Contract] = []
     for message in messages:
