@@ -102,7 +102,7 @@ class Orders:
             return self._place(m, order, purchase)
         if purchase is None:
             return "!order_unknown"
-        if "lesson_no" in m.data:
+        if m.data.get("lesson_no"):
             return self._lesson(m, order, purchase)
         return self._purchase(m, order, purchase)
 
