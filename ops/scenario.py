@@ -5,6 +5,7 @@ read it on the phone. Ids are made here, as gateways make them, so that a reques
 """
 
 import asyncio
+import dataclasses
 import json
 import random
 import re
@@ -129,6 +130,7 @@ class Scenario:
         self._public = KeyRing.load_public(keys)
         self._ops = KeyRing.load(keys, "ops")
         self._random = random.Random(seed if seed is not None else secrets.randbits(64))
+        self._children: set[str] = set()
         # The gateway's own key: what is secret in an answer is sealed to it.
         self._own = OKPKey.generate_key("X25519", {"kid": f"gateway.seal.{secrets.token_hex(4)}"}, private=True)
 
@@ -259,19 +261,7 @@ class Scenario:
 
     async def add_family(self, guardian: Guardian, child: str = "张小明", signer: str = "张伟") -> None:
         """A child and a signer, with documents that pass every check."""
-        guardian.child_id = new_id()
-        born = f"2016{self._random.randrange(1, 13):02d}{self._random.randrange(1, 29):02d}"
-        details = ChildDetails(
-            name=child,
-            sex=Sex.MALE,
-            birth_date=f"{born[:4]}-{born[4:6]}-{born[6:]}",
-            document_type=DocumentType.RESIDENT_IDENTITY_CARD,
-            document_number=self._card(born, male=True),
-        )
-        adding = AddChild(
-            account_id=guardian.account_id, child_id=guardian.child_id, details=seal(self._public, "orders", details)
-        )
-        await self.ask(adding, Reply, guardian.token)
+        await self._add_child(guardian, child)
         signing = SignerDetails(
             name=signer,
             phone=guardian.phone,
@@ -281,6 +271,36 @@ class Scenario:
         )
         setting = SetSigner(account_id=guardian.account_id, details=seal(self._public, "orders", signing))
         await self.ask(setting, Reply, guardian.token)
+
+    async def with_another_child(self, guardian: Guardian) -> Guardian:
+        """The same guardian, buying for one child more."""
+        other = dataclasses.replace(guardian)
+        await self._add_child(other, "张小华")
+        return other
+
+    async def _add_child(self, guardian: Guardian, name: str) -> None:
+        guardian.child_id = new_id()
+        born, number = self._new_child()
+        details = ChildDetails(
+            name=name,
+            sex=Sex.MALE,
+            birth_date=f"{born[:4]}-{born[4:6]}-{born[6:]}",
+            document_type=DocumentType.RESIDENT_IDENTITY_CARD,
+            document_number=number,
+        )
+        adding = AddChild(
+            account_id=guardian.account_id, child_id=guardian.child_id, details=seal(self._public, "orders", details)
+        )
+        await self.ask(adding, Reply, guardian.token)
+
+    def _new_child(self) -> tuple[str, str]:
+        """Birthday and card of a child: no two have one card, or they would be one child."""
+        while True:
+            born = f"2016{self._random.randrange(1, 13):02d}{self._random.randrange(1, 29):02d}"
+            number = self._card(born, male=True)
+            if number not in self._children:
+                self._children.add(number)
+                return born, number
 
     def _card(self, born: str, *, male: bool) -> str:
         """A resident identity card number that nobody has: a valid form for the district 320402."""

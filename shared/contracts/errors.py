@@ -40,6 +40,7 @@ CODES: dict[str, ErrorCode] = {
     "child_unknown": ErrorCode("未找到该孩子信息", 404),
     "child_exists": ErrorCode("该孩子已添加", 409),
     "child_limit": ErrorCode("一个账户最多可添加 10 个孩子", 409),
+    "child_preschool": ErrorCode("学科类培训不得面向学龄前儿童", 422),
     # SMS codes
     "code_too_soon": ErrorCode("验证码发送过于频繁，请稍后再试", 429, retryable=True),
     "code_quota": ErrorCode("验证码发送次数已达上限", 429, retryable=True),

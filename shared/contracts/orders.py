@@ -17,6 +17,7 @@ from shared.contracts.types import (
     Part,
     Reason,
     Sha256,
+    Text,
     Word,
 )
 from shared.documents import DocumentType, Sex
@@ -166,11 +167,15 @@ class LessonView(Part):
 
 
 class PurchaseView(Reply, type="orders.purchase.view.v1"):
-    """A purchase: where it stands, its contract, what is consumed and what is left (fen and lessons)."""
+    """A purchase: where it stands, its contract, what is consumed and what is left (fen and lessons).
+
+    One that was refused has the code of the refusal as its `reason`, and in `detail` the rule and its figures.
+    """
 
     order_id: UUID
     state: PurchaseState
     reason: str = ""
+    detail: Text = ""
     course_id: UUID
     institution_id: UUID | None = None
     title: str = ""
@@ -251,11 +256,15 @@ class PurchaseEnrolled(Event, type="orders.purchase.enrolled.v1", topic=_EVENTS,
 
 
 class PurchaseEnded(Event, type="orders.purchase.ended.v1", topic=_EVENTS, key="order_id"):
-    """A purchase ended without enrolment; money that had come goes back first."""
+    """A purchase ended without enrolment; money that had come goes back first.
+
+    `detail`: what the family is told of a refusal, in Chinese, with the rule and its figures.
+    """
 
     order_id: UUID
     account_id: UUID
     reason: Word
+    detail: Text = ""
 
 
 # --- lessons ------------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ TEACHERS: Final = 24
 LENIENT_S: Final = 15.0
 LOOK_S: Final = 0.05
 LEFT_OPEN: Final = 5
+SEATS: Final = 20_000
 """One complaint in so many is never closed."""
 
 
@@ -90,11 +91,18 @@ class Gateway(GatewayClient):
             future.set_result(contract.model_validate(data))
 
 
+async def small_course(scenario: Scenario, number: int) -> CourseView:
+    """A course of an institution of its own that each child may buy thirty times: 60 lessons for 4 800 yuan."""
+    institution = await scenario.open_institution(f"常州青枫篮球培训中心{number}")
+    return await scenario.publish_course(institution, "少儿篮球提高班", lessons=2, price_fen=16_000, seats=SEATS)
+
+
 @dataclass
 class Load:
-    """Who does what until its `end`: `course` is bought, lessons of `taught` are taught, `complained` complained about,
-    `unwanted` asked back, which `authority` (a token) decides. `lenient`: purchases may end without enrolment, as they
-    may where clocks jump or banks refuse."""
+    """Who does what until its `end`: one of `courses` is bought, lessons of `taught` are taught, `complained` is
+    complained about, `unwanted` asked back, which `authority` (a token) decides. `lenient`: purchases may end without
+    enrolment, as they may where clocks jump or banks refuse. There are as many children (`guardians`, one for each) and
+    courses as it takes that no child has more open at one institution than the limits let it have."""
 
     scenario: Scenario
     gateway: Gateway
@@ -102,7 +110,7 @@ class Load:
     chance: random.Random
     guardians: Sequence[Guardian]
     institution: Institution
-    course: CourseView
+    courses: Sequence[CourseView]
     taught: Sequence[Order]
     complained: Sequence[Order]
     unwanted: Sequence[Order]
@@ -190,7 +198,7 @@ class Load:
             order_id=order_id,
             account_id=guardian.account_id,
             child_id=guardian.child_id,
-            course_id=self.course.course_id,
+            course_id=self.chance.choice(self.courses).course_id,
         )
 
     async def _signs(self, order_id: UUID, guardian: Guardian) -> bool:

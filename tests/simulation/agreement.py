@@ -102,10 +102,12 @@ class Agreement:
         self._check_answers()
 
     async def _check_orders(self) -> None:
-        sql = "SELECT order_id::text, state, act_by, reason, method, signed_at IS NOT NULL AS signed FROM purchases"
+        sql = """SELECT order_id::text, state, act_by, reason, method, signed_at IS NOT NULL AS signed,
+                        CASE WHEN reason = 'course_limit_price' THEN split_part(detail, '：', 2) ELSE '' END AS told
+                 FROM purchases"""
         found = {row["order_id"]: tuple(row)[1:] for row in await self.simulation.rows("orders", sql)}
         purchases = self.orders.purchases
-        agree(found, {id_: (p.state, p.act_by, p.reason, p.method, p.signed) for id_, p in purchases.items()})
+        agree(found, {id_: (p.state, p.act_by, p.reason, p.method, p.signed, p.told) for id_, p in purchases.items()})
         sql = """SELECT order_id::text, lesson_no, state, confirmed_by, answer_by, objection, reminded_at, paid_at
                  FROM lessons"""
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
@@ -151,7 +153,7 @@ class Agreement:
 
     async def _check_said(self, service: str, said: Said) -> None:
         rows = await self.simulation.rows(service, _SAID)
-        agree({(row["type"], row["key"]): row["times"] for row in rows}, dict(said))
+        agree({(row["type"], row["key"]): row["times"] for row in rows}, dict(+said))  # what was said no times, was not
 
     def _check_answers(self) -> None:
         """Each asking has the answer that the model gives it, and one only, however often it is given."""

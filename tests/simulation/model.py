@@ -19,6 +19,8 @@ HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
 SILENCE_WORKING_DAYS: Final = 7
 REMINDER_WORKING_DAYS: Final = (3, SILENCE_WORKING_DAYS)
+MOST_FEN: Final = 500_000
+"""What a child may have open at the institution; of the other limits the courses here are far from."""
 
 Timers = dict[tuple[str, str], datetime]
 """(type, subject) → when it is due."""
@@ -82,7 +84,7 @@ class Refund:
 
 @dataclass
 class Purchase:
-    """One purchase. `drawn`: there is a contract; `plan`: when its lessons begin and end."""
+    """One purchase. `drawn`: there is a contract; `plan`: when its lessons begin and end; `told`: why it was refused."""
 
     guardian: str
     course: str
@@ -90,6 +92,7 @@ class Purchase:
     act_by: datetime | None = None
     reason: str = ""
     drawn: bool = False
+    told: str = ""
     signed: bool = False
     method: str = ""
     plan: list[tuple[datetime, datetime]] = field(default_factory=list)
@@ -161,17 +164,21 @@ class Orders:
     def _purchase(self, m: Heard, order: str, p: Purchase) -> str:
         match m.type, p.state:
             case "orders.purchase.show.v1", _:
-                may_see = m.actor == p.guardian or (p.drawn and m.actor == self.institution)
+                may_see = m.actor == p.guardian or ((p.drawn or p.told) and m.actor == self.institution)
                 return p.state if may_see else "!order_unknown"
             case (("orders.contract.sign.v1" | "orders.purchase.pay.v1" | "orders.purchase.cancel.v1"), _):
                 return self._asked(m, order, p) if m.actor == p.guardian else "!actor_forbidden"
             case "catalog.seat.reserved.v1", "placed":
+                p.price = m.data["price_fen"]
+                if (whole := self._open_fen(p.guardian) + p.price) > MOST_FEN:
+                    p.told = f"共 {whole / 100:,.2f} 元（本次 {p.price / 100:,.2f} 元），上限 5,000.00 元"
+                    self._end(order, p, "course_limit_price", m)
+                    return ""
                 p.drawn = True
                 p.plan = [
                     (datetime.fromisoformat(one["starts_at"]), datetime.fromisoformat(one["ends_at"]))
                     for one in m.data["lessons"]
                 ]
-                p.price = m.data["price_fen"]
                 self._enter(order, p, "to_sign", m, datetime.fromisoformat(m.data["expires_at"]))
                 self.said["orders.contract.drawn.v1", order] += 1
             case "escrow.held.v1", "paying":
@@ -202,6 +209,16 @@ class Orders:
                     else:
                         self._give_up(order, p, "expired", m)
         return ""
+
+    def _open_fen(self, guardian: str) -> int:
+        """What the guardian's one child has open: prepaid and not consumed."""
+        fen = 0
+        for p in self.purchases.values():
+            if p.guardian == guardian and p.drawn and p.state == "enrolled":
+                fen += sum(one.fee for one in p.lessons.values() if one.state in ("planned", "applied", "objected"))
+            elif p.guardian == guardian and p.drawn and p.state != "ended":
+                fen += p.price
+        return fen
 
     def _asked(self, m: Heard, order: str, p: Purchase) -> str:
         done = p.state in ("paying", "held", "enrolled")

@@ -19,6 +19,8 @@ from services.orders.handlers import handlers
 from services.orders.lessons.tables import LessonRow
 from services.orders.purchases import saga, use_cases
 from services.orders.purchases.domain import Purchase
+from services.orders.purchases.limits import Charge
+from services.orders.purchases.open_orders import Place
 from services.orders.purchases.saga import DONE, SAGA, STEPS
 from services.orders.purchases.tables import PurchaseRow
 from shared.actors import Actor, Role
@@ -177,15 +179,19 @@ def problem(code: str, command: type[Command]) -> Problem:
 
 @contextmanager
 def families_on_paper() -> Iterator[None]:
-    """Everybody's family has one child and a signer."""
+    """Everybody's family has one child and a signer, and no other order."""
     child = Child(CHILD_ID, ACCOUNT_ID, b"", "", "unchecked", START)
     complete = Family(ACCOUNT_ID, None, {CHILD_ID: child}, Signer(ACCOUNT_ID, 1, "", START))
 
     async def families_of(work: object, account_ids: Collection[UUID]) -> dict[UUID, Family]:
         return dict.fromkeys(account_ids, complete)
 
+    async def nothing_open(work: object, places: Collection[Place]) -> dict[Place, list[Charge]]:
+        return {place: [] for place in places}
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(use_cases, "families_of", families_of)
+        patch.setattr(use_cases, "open_charges", nothing_open)
         patch.setattr(use_cases, "contract_parties", lambda *_: PARTIES)
         yield
 

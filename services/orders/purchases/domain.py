@@ -10,7 +10,11 @@ from shared.contracts.errors import Refused
 
 @dataclass(slots=True)
 class Purchase:
-    """One purchase; `state` is the step of the saga it waits in (`saga.py`), `act_by` when that step is late."""
+    """One purchase; `state` is the step of the saga it waits in (`saga.py`), `act_by` when that step is late.
+
+    `child_hash` says which person the child is, whoever has added it; known from the reservation on. `reason` and
+    `detail`: why it was given up, as a code and in words for the family.
+    """
 
     order_id: UUID
     account_id: UUID
@@ -31,6 +35,8 @@ class Purchase:
     signed_at: datetime | None = None
     paid_at: datetime | None = None
     method: str = ""
+    child_hash: bytes | None = None
+    detail: str = ""
 
 
 @dataclass(slots=True, frozen=True)

@@ -23,6 +23,7 @@ def view(purchase: Purchase, lessons: Sequence[Lesson] = (), shown_contract: str
         order_id=purchase.order_id,
         state=purchase.state,
         reason=purchase.reason,
+        detail=purchase.detail,
         course_id=purchase.course_id,
         institution_id=purchase.institution_id,
         title=purchase.title,
