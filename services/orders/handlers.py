@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from services.orders.families.handlers import handlers as families
 from services.orders.invoices.handlers import handlers as invoices
 from services.orders.lessons.handlers import handlers as lessons
+from services.orders.objections.handlers import handlers as objections
 from services.orders.purchases import use_cases as purchases
 from services.orders.purchases.handlers import handlers as of_purchases
 from services.orders.refunds import use_cases as refunds
@@ -18,15 +19,18 @@ handlers = Handlers("orders")
 handlers.include(families)
 handlers.include(of_purchases)
 handlers.include(lessons)
+handlers.include(objections)
 handlers.include(invoices)
 handlers.include(of_refunds)
 
 
 @handlers.on(Refunded)
 async def on_refunded(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
-    """Money went back: a purchase that was given up ends, a refund of a paid order is over."""
-    await purchases.move(work, [message for message in messages if not message.data.lesson_no])
-    await refunds.paid(work, messages)
+    """Money went back: a purchase that was given up ends, a refund of a paid order is over. A divided lesson's part
+    was decided before."""
+    of_orders = [message for message in messages if not message.data.lesson_no]
+    await purchases.move(work, of_orders)
+    await refunds.paid(work, of_orders)
 
 
 @handlers.on(Problem)

@@ -27,6 +27,7 @@ CHECKS: Final = (
     invariants.what_is_enrolled_is_paid_seated_and_planned,
     invariants.lessons_agree_with_escrow,
     invariants.refunds_agree_with_escrow,
+    invariants.decisions_agree_with_escrow,
     invariants.seats_add_up,
 )
 """What holds at rest whatever has happened; the other checks of that module are about banks that behave."""
@@ -44,9 +45,9 @@ CONFLICT: Final = "!idempotency_conflict"
 class Agreement:
     """The models of one history and what they expect; it watches the simulation."""
 
-    def __init__(self, simulation: Simulation, institution: str) -> None:
+    def __init__(self, simulation: Simulation, institution: str, authority: str) -> None:
         self.simulation = simulation
-        self.orders = Orders(institution, simulation.contracts)
+        self.orders = Orders(institution, authority, simulation.contracts)
         self.escrow = Escrow()
         self.complaints = Complaints()
         self.expected: dict[UUID, str] = {}
@@ -117,6 +118,15 @@ class Agreement:
             for key, one in lessons.items()
         }
         agree(found, told)
+        sql = """SELECT order_id::text, lesson_no, state, reason, evidence, answer_by, answer, decide_by, overdue,
+                        decision, release_fen, decision_reason, decided_by FROM objections"""
+        found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
+        objected = {key: (one.objection, one.objected) for key, one in lessons.items() if one.objected}
+        of_objections = {
+            key: (o.state, reason, o.evidence, o.answer_by, o.answer, o.decide_by, o.overdue, *o.decision)
+            for key, (reason, o) in objected.items()
+        }
+        agree(found, of_objections)
         sql = "SELECT order_id::text, refund_id::text, state, lessons::text, deduction_fen, act_by FROM refunds"
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
         refunds = {(id_, refund_id): one for id_, p in purchases.items() for refund_id, one in p.refunds.items()}
@@ -196,6 +206,10 @@ class Agreement:
             counts[f"purchases {purchase.state} {purchase.reason}".strip()] += 1
             for lesson in purchase.lessons.values():
                 counts[f"lessons {lesson.state} {lesson.by}".strip()] += 1
+                if lesson.objected is not None:
+                    what, _, _, by = lesson.objected.decision
+                    counts[f"objections {lesson.objected.state} {what} {by}".strip()] += 1
+                    counts["authorities late"] += lesson.objected.overdue
             counts.update(f"refunds {one.state}" for one in purchase.refunds.values())
         for account in self.escrow.accounts.values():
             counts[f"accounts {account.state}"] += 1

@@ -21,6 +21,9 @@ SILENCE_WORKING_DAYS: Final = 7
 REMINDER_WORKING_DAYS: Final = (3, SILENCE_WORKING_DAYS)
 MOST_FEN: Final = 500_000
 """What a child may have open at the institution; of the other limits the courses here are far from."""
+ANSWER_WORKING_DAYS: Final = 5
+DECIDE_WORKING_DAYS: Final = 15
+OVERDUE_WORKING_DAYS: Final = 5
 
 Timers = dict[tuple[str, str], datetime]
 """(type, subject) → when it is due."""
@@ -41,6 +44,19 @@ def end_of_working_day(now: datetime, days: int) -> datetime:
 
 
 @dataclass
+class Objection:
+    """The objection to a lesson. `decision`: what, how much of the fee is the institution's, why, and whose it was."""
+
+    evidence: str
+    answer_by: datetime
+    state: str = "raised"
+    answer: str = ""
+    decide_by: datetime | None = None
+    overdue: int = 0
+    decision: tuple[str, int, str, str] = ("", 0, "", "")
+
+
+@dataclass
 class Lesson:
     """One lesson of an enrolled order."""
 
@@ -54,6 +70,7 @@ class Lesson:
     applied: datetime | None = None
     reminded: datetime | None = None
     paid: datetime | None = None
+    objected: Objection | None = None
 
     @property
     def reminders(self) -> list[datetime]:
@@ -68,6 +85,10 @@ class Lesson:
         morning = filed.replace(hour=8, minute=0, second=0, microsecond=0) + DAY * (filed.hour >= 8)
         at_night = not 8 <= filed.hour < 21
         return self.reminded is not None or (at_night and now < morning)
+
+    def said(self) -> tuple[str, str]:
+        """What the guardian has said against it."""
+        return self.objection, self.objected.evidence if self.objected else ""
 
 
 @dataclass
@@ -84,7 +105,7 @@ class Refund:
 
 @dataclass
 class Purchase:
-    """One purchase. `drawn`: there is a contract; `plan`: when its lessons begin and end; `told`: why it was refused."""
+    """One purchase. `drawn`: there is a contract; `plan`: when its lessons begin and end; `told`: why it was not."""
 
     guardian: str
     course: str
@@ -113,6 +134,7 @@ class Purchase:
 
 WAITS: Final = {"placed": 2 * MINUTE, "held": MINUTE, "cancelling": 5 * MINUTE, "refunding": HOUR}
 RELEASE: Final = "escrow.lesson.release.v1"
+DIVIDE: Final = "escrow.lesson.divide.v1"
 REFUND: Final = "escrow.order.refund.v1"
 ASKS: Final = {
     "placed": ("catalog.seat.reserve.v1",),
@@ -125,13 +147,16 @@ ASKS: Final = {
 PURCHASE_TIMER: Final = "orders.purchase.deadline.v1"
 LESSON_TIMER: Final = "orders.lesson.deadline.v1"
 REFUND_TIMER: Final = "orders.refund.deadline.v1"
+OBJECTION_TIMER: Final = "orders.objection.deadline.v1"
+MOVED: Final = "orders.objection.moved.v1"
 
 
 class Orders:
     """Purchases and their lessons."""
 
-    def __init__(self, institution: str, contracts: dict[str, str]) -> None:
+    def __init__(self, institution: str, authority: str, contracts: dict[str, str]) -> None:
         self.institution = institution
+        self.authority = authority
         self.contracts = contracts
         self.purchases: dict[str, Purchase] = {}
         self.timers: Timers = {}
@@ -145,7 +170,9 @@ class Orders:
             return self._place(m, order, purchase)
         if purchase is None:
             return "!order_unknown"
-        if m.data.get("lesson_no"):
+        if m.type.startswith("orders.objection."):
+            return self._objection(m, order, purchase)
+        if m.data.get("lesson_no") and m.type != "escrow.refunded.v1":
             return self._lesson(m, order, purchase)
         if m.type.startswith("orders.refund.") or m.type == "escrow.refund_delayed.v1":
             return self._refund(m, order, purchase)
@@ -164,8 +191,7 @@ class Orders:
     def _purchase(self, m: Heard, order: str, p: Purchase) -> str:
         match m.type, p.state:
             case "orders.purchase.show.v1", _:
-                may_see = m.actor == p.guardian or ((p.drawn or p.told) and m.actor == self.institution)
-                return p.state if may_see else "!order_unknown"
+                return p.state if self._may_see(m, p) else "!order_unknown"
             case (("orders.contract.sign.v1" | "orders.purchase.pay.v1" | "orders.purchase.cancel.v1"), _):
                 return self._asked(m, order, p) if m.actor == p.guardian else "!actor_forbidden"
             case "catalog.seat.reserved.v1", "placed":
@@ -209,6 +235,10 @@ class Orders:
                     else:
                         self._give_up(order, p, "expired", m)
         return ""
+
+    def _may_see(self, m: Heard, p: Purchase) -> bool:
+        of_institution = (p.drawn or p.told) and m.actor == self.institution
+        return m.actor in (p.guardian, self.authority) or bool(of_institution)
 
     def _open_fen(self, guardian: str) -> int:
         """What the guardian's one child has open: prepaid and not consumed."""
@@ -385,10 +415,15 @@ class Orders:
                 if lesson.reminder_may_be_unsent(m.now):
                     self.said["orders.lesson.confirmed.v1", order] += 1
                 self.timers.pop(timer, None)
+                if lesson.objected is not None:
+                    self._moves(order, number, lesson.objected, "withdrawn")
             case "orders.lesson.object.v1", "applied":
                 lesson.state, lesson.objection = "objected", m.data["reason"]
                 self.said["orders.lesson.objected.v1", order] += 1
                 self.timers.pop(timer, None)
+                answer_by = end_of_working_day(m.now, ANSWER_WORKING_DAYS)
+                lesson.objected = Objection(m.data["evidence"], answer_by)
+                self._moves(order, number, lesson.objected, "raised")
             case "orders.lesson.deadline.v1", "applied" if lesson.answer_by and lesson.answer_by <= m.now:
                 lesson.state, lesson.by = "confirmed", "silence"
                 self.said.update([(RELEASE, order), ("orders.lesson.confirmed.v1", order)])
@@ -407,11 +442,75 @@ class Orders:
                 pass
             case "orders.lesson.confirm.v1", ("confirmed" | "paid_out"):
                 pass
-            case "orders.lesson.object.v1", "objected" if lesson.objection == m.data["reason"]:
+            case "orders.lesson.object.v1", "objected" if lesson.objected and (
+                lesson.objection,
+                lesson.objected.evidence,
+            ) == (m.data["reason"], m.data["evidence"]):
                 pass
             case (("orders.lesson.apply.v1" | "orders.lesson.confirm.v1" | "orders.lesson.object.v1"), _):
                 return "!lesson_state"
         return lesson.state
+
+    def _objection(self, m: Heard, order: str, p: Purchase) -> str:
+        number = m.data["lesson_no"]
+        lesson = p.lessons.get(number)
+        if m.type == "orders.objection.show.v1" and not self._may_see(m, p):
+            return "!order_unknown"
+        if lesson is None:
+            return "!lesson_unknown"
+        asks = {"orders.objection.answer.v1": self.institution, "orders.objection.decide.v1": self.authority}
+        if m.actor != asks.get(m.type, m.actor):
+            return "!actor_forbidden"
+        objection = lesson.objected
+        if objection is None:
+            return "!objection_unknown"
+        match m.type:
+            case "orders.objection.answer.v1" if m.data["accepts"]:
+                return self._decide(order, number, lesson, objection, ("return", 0, m.data["text"], "institution"))
+            case "orders.objection.answer.v1" if objection.answer != m.data["text"]:
+                if objection.state != "raised":
+                    return "!objection_state"
+                objection.answer = m.data["text"]
+                objection.decide_by = end_of_working_day(m.now, DECIDE_WORKING_DAYS)
+                self._moves(order, number, objection, "answered")
+            case "orders.objection.decide.v1":
+                part = lesson.fee if m.data["decision"] == "release" else m.data["release_fen"]
+                made = (m.data["decision"], part, m.data["reason"], "authority")
+                return self._decide(order, number, lesson, objection, made)
+            case "orders.objection.deadline.v1":
+                self._passes(m, order, number, objection)
+        return objection.state
+
+    def _decide(
+        self, order: str, number: int, lesson: Lesson, objection: Objection, made: tuple[str, int, str, str]
+    ) -> str:
+        if objection.decision != made:
+            if objection.state not in ("raised", "answered", "unanswered")[made[3] == "authority" :]:
+                return "!objection_state"
+            objection.decision = made
+            released = made[0] == "release"
+            lesson.state, lesson.by = ("confirmed", "authority") if released else ("divided", "")
+            self.said[RELEASE if released else DIVIDE, order] += 1
+            self._moves(order, number, objection, "decided")
+        return objection.state
+
+    def _passes(self, m: Heard, order: str, number: int, objection: Objection) -> None:
+        if objection.state == "raised" and objection.answer_by <= m.now:
+            objection.decide_by = end_of_working_day(m.now, DECIDE_WORKING_DAYS)
+            self._moves(order, number, objection, "unanswered")
+        elif objection.state in ("answered", "unanswered") and objection.decide_by and objection.decide_by <= m.now:
+            objection.overdue += 1
+            objection.decide_by = end_of_working_day(m.now, OVERDUE_WORKING_DAYS)
+            self._moves(order, number, objection, objection.state)
+
+    def _moves(self, order: str, number: int, objection: Objection, state: str) -> None:
+        objection.state = state
+        self.said[MOVED, order] += 1
+        timer = (OBJECTION_TIMER, f"{order}:{number}")
+        self.timers.pop(timer, None)
+        act_by = {"raised": objection.answer_by, "decided": None, "withdrawn": None}.get(state, objection.decide_by)
+        if act_by is not None:
+            self.timers[timer] = act_by
 
 
 # --- complaints ---------------------------------------------------------------------------------------------------

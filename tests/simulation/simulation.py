@@ -60,8 +60,8 @@ _ROAD: Final = ("inbox", "outbox", "unsent", "timers")
 _HISTORY: Final = {
     "catalog": ("reservations",),
     "orders": (
-        *("invoice_lessons", "invoice_numbers", "invoices", "refunds", "lessons", "contracts", "purchases"),
-        "limit_locks",
+        *("invoice_lessons", "invoice_numbers", "invoices", "refunds", "objections", "lessons", "contracts"),
+        *("purchases", "limit_locks"),
     ),
     "escrow": ("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions"),
     "complaints": ("steps", "filings", "orders"),
