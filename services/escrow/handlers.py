@@ -12,6 +12,7 @@ from shared.contracts.escrow import (
     CollectPayment,
     DivideLesson,
     InstructionDeadline,
+    ListEscrowTotals,
     PaymentDeadline,
     RefundOrder,
     ReleaseLesson,
@@ -112,3 +113,10 @@ async def on_resume_releases(work: UnitOfWork, message: Message[ResumeReleases])
 async def on_show_account(work: UnitOfWork, message: Message[ShowAccount]) -> None:
     """Somebody wants to see an order's account."""
     await queries.show_account(work, message)
+
+
+@handlers.on(ListEscrowTotals)
+@each
+async def on_list_totals(work: UnitOfWork, message: Message[ListEscrowTotals]) -> None:
+    """An authority wants to see the money of its institutions."""
+    await queries.list_totals(work, message)

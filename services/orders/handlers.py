@@ -1,11 +1,13 @@
-"""All that orders hears: the handlers of its three parts."""
+"""All that orders hears: the handlers of its parts."""
 
 from services.orders.families.handlers import handlers as families
 from services.orders.lessons.handlers import handlers as lessons
 from services.orders.purchases.handlers import handlers as purchases
+from services.orders.views.handlers import handlers as views
 from shared.messaging.handlers import Handlers
 
 handlers = Handlers("orders")
 handlers.include(families)
 handlers.include(purchases)
 handlers.include(lessons)
+handlers.include(views)

@@ -7,16 +7,25 @@ from services.orders.lessons.tables import LessonRow
 from services.orders.purchases import contract
 from services.orders.purchases.domain import Contract, Purchase
 from services.orders.purchases.tables import ContractRow, PurchaseRow
+from services.orders.views import deadlines
+from services.orders.views.queries import Waits, deadlines_of
+from services.orders.views.sums import sums_of
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
-from shared.contracts.orders import LessonView, PurchaseView, ShowPurchase
+from shared.contracts.orders import Deadline, LessonView, PurchaseView, ShowPurchase
 from shared.messaging.work import UnitOfWork
 
 
-def view(purchase: Purchase, lessons: Sequence[Lesson] = (), shown_contract: str = "") -> PurchaseView:
-    """The purchase as its family sees it; of `lessons`, consumed is what is confirmed, left is what is not."""
-    consumed = [lesson for lesson in lessons if lesson.consumed]
-    consumed_fen = sum(lesson.price_fen for lesson in consumed)
+def view(
+    purchase: Purchase,
+    lessons: Sequence[Lesson] = (),
+    shown_contract: str = "",
+    coming: tuple[Deadline, ...] | None = None,
+) -> PurchaseView:
+    """The purchase as its family sees it. Where `coming` is not given, its own deadline is all there is."""
+    sums = sums_of((lesson.state, 1, lesson.price_fen) for lesson in lessons)
+    if coming is None:
+        coming = deadlines.nearest(deadlines.of_purchase(purchase.state, purchase.act_by))
     return PurchaseView(
         order_id=purchase.order_id,
         state=purchase.state,
@@ -40,10 +49,13 @@ def view(purchase: Purchase, lessons: Sequence[Lesson] = (), shown_contract: str
             )
             for lesson in lessons
         ),
-        consumed_lessons=len(consumed),
-        consumed_fen=consumed_fen,
-        left_lessons=len(lessons) - len(consumed),
-        left_fen=sum(lesson.price_fen for lesson in lessons) - consumed_fen,
+        consumed_lessons=sums.consumed_lessons,
+        consumed_fen=sums.consumed_fen,
+        left_lessons=sums.left_lessons,
+        left_fen=sums.left_fen,
+        refunded_lessons=sums.refunded_lessons,
+        refunded_fen=sums.refunded_fen,
+        deadlines=coming,
     )
 
 
@@ -63,4 +75,7 @@ async def show_purchase(work: UnitOfWork, message: Message[ShowPurchase]) -> Non
         raise Refused("order_unknown")
     drawn = (await work.load(ContractRow, Contract, [order_id], lock=False)).get(order_id)
     lessons = await work.load_all(LessonRow, Lesson, [order_id], by=("order_id",), lock=False)
-    work.reply(message, view(purchase, lessons, contract.shown(work.ring, drawn.text if drawn else "")))
+    waiting = [(one.lesson_no, one.answer_by) for one in lessons if one.state == "applied" and one.answer_by]
+    coming = await deadlines_of(work, [Waits(order_id, purchase.state, purchase.act_by, waiting)])
+    shown_contract = contract.shown(work.ring, drawn.text if drawn else "")
+    work.reply(message, view(purchase, lessons, shown_contract, coming[order_id]))

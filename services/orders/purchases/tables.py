@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, Text
+from sqlalchemy import BigInteger, CheckConstraint, Index, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
@@ -23,7 +23,10 @@ class PurchaseRow(Base, table=True):
             name="state",
         ),
         CheckConstraint("price_fen >= 0 AND lessons >= 0", name="not_negative"),
-        Index("purchases_account_id", "account_id"),
+        Index("purchases_family", "account_id", "placed_at", "order_id"),
+        # Both are set once, when the contract is drawn: nothing that happens to a purchase later changes an index.
+        Index("purchases_institution", "institution_id", "order_id", postgresql_where="institution_id IS NOT NULL"),
+        Index("purchases_district", "district", "institution_id", postgresql_where="institution_id IS NOT NULL"),
     )
 
     order_id: UUID = Field(primary_key=True)
@@ -45,6 +48,8 @@ class PurchaseRow(Base, table=True):
     signer_version: int
     signed_at: datetime | None = Field(sa_type=UTC_TIME)
     method: str = Field(max_length=20)
+    # Of the contract. Sorted by code points, as other services and gateways sort.
+    district: str = Field(sa_type=String(100, collation="C"))
 
 
 class ContractRow(Base, table=True):

@@ -11,7 +11,7 @@ from services.orders.families.queries import contract_parties, families_of
 from services.orders.lessons.tables import LessonRow
 from services.orders.lessons.use_cases import planned
 from services.orders.purchases import contract, saga
-from services.orders.purchases.domain import Contract, Purchase, choose_payment, require_state, sign
+from services.orders.purchases.domain import GRACE, Contract, Purchase, choose_payment, require_state, sign
 from services.orders.purchases.queries import view
 from services.orders.purchases.tables import ContractRow, PurchaseRow
 from shared.contracts.catalog import SeatReserved, SeatTaken
@@ -46,6 +46,7 @@ DRAWN: Final = (
     "offer",
     "contract_sha256",
     "signer_version",
+    "district",
 )
 """What is known once the seat is reserved and the contract drawn, and is frozen from then on."""
 MISSING_ZH: Final = {"child": "请先添加孩子信息", "signer": "请先填写合同签订人信息"}
@@ -101,6 +102,7 @@ async def reserved(work: UnitOfWork, messages: Sequence[Message[SeatReserved]]) 
         purchase.institution_id = offer.institution_id
         purchase.title = offer.title
         purchase.category = offer.category
+        purchase.district = offer.district
         purchase.price_fen = offer.price_fen
         purchase.lessons = len(offer.lessons)
         purchase.offer = offer.model_dump(mode="json")
@@ -142,7 +144,7 @@ def _pay(work: UnitOfWork, purchase: Purchase, message: Message[PayPurchase]) ->
         policy = policy_for(work.region, purchase.category, shanghai(work.now).date())
         counter = message.data.method == "bank_counter"
         seconds = policy.counter_payment_window_seconds if counter else policy.payment_window_seconds
-        act_by = work.now + timedelta(seconds=seconds) + saga.GRACE
+        act_by = work.now + timedelta(seconds=seconds) + GRACE
         saga.enter(work, purchase, "paying", message, act_by=act_by)
     work.reply(message, view(purchase))
     return chosen
