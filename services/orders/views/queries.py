@@ -141,12 +141,14 @@ STATES: Final[Mapping[str, str]] = {
 """How an institution calls the states of a lesson."""
 
 # Lessons do not know their institution, so that confirming one changes no index: its orders are looked at by an index
-# of theirs, a bounded number in one page, and the lessons of each by their primary key. The totals are of the same
-# statement, so of the same moment.
+# of theirs, a bounded number in one page, and the lessons of each by their primary key (OFFSET 0 keeps the planner from
+# reading those of everybody instead). The totals are of the same statement, so of the same moment; of 100 800 lessons
+# of 8 400 orders they took 0.1 s, however many others had.
 _TOTALS: Final = """
 (SELECT CAST(json_agg(t) AS text) FROM (
   SELECT l.state, count(*) AS lessons, sum(l.price_fen) AS fen
-  FROM purchases p JOIN lessons l ON l.order_id = p.order_id
+  FROM purchases p CROSS JOIN LATERAL (
+    SELECT x.state, x.price_fen FROM lessons x WHERE x.order_id = p.order_id OFFSET 0) l
   WHERE p.institution_id = :institution GROUP BY l.state) t)"""
 _PAGE: Final = """
 WITH looked_at AS MATERIALIZED (
@@ -157,7 +159,7 @@ WITH looked_at AS MATERIALIZED (
 scanned AS MATERIALIZED (SELECT order_id, title FROM looked_at WHERE before < :lessons),
 found AS (
   SELECT l.order_id, l.lesson_no, s.title, l.price_fen, coalesce(l.answered_at, l.applied_at) AS since, l.answer_by
-  FROM scanned s JOIN lessons l ON l.order_id = s.order_id
+  FROM scanned s CROSS JOIN LATERAL (SELECT * FROM lessons x WHERE x.order_id = s.order_id OFFSET 0) l
   WHERE l.state = :state AND (l.order_id, l.lesson_no) > (:after_order, :after_lesson)
   ORDER BY l.order_id, l.lesson_no LIMIT :wanted)
 SELECT (SELECT CAST(json_agg(f ORDER BY f.order_id, f.lesson_no) AS text) FROM found f),
@@ -230,7 +232,8 @@ SELECT i.district, i.institution_id, s.* FROM pairs i CROSS JOIN LATERAL (
     CAST(coalesce(sum(l.price_fen), 0) AS bigint) AS fen,
     CAST(coalesce(sum(l.price_fen) FILTER (WHERE l.state = ANY(:consumed)), 0) AS bigint) AS consumed_fen,
     CAST(coalesce(sum(l.price_fen) FILTER (WHERE l.state = ANY(:given_back)), 0) AS bigint) AS refunded_fen
-  FROM purchases p JOIN lessons l ON l.order_id = p.order_id
+  FROM purchases p CROSS JOIN LATERAL (
+    SELECT x.state, x.price_fen, x.answer_by FROM lessons x WHERE x.order_id = p.order_id OFFSET 0) l
   WHERE p.district = i.district AND p.institution_id = i.institution_id) s
 ORDER BY i.district, i.institution_id
 """
