@@ -52,9 +52,11 @@ def test_a_step_without_a_time_has_no_deadline(state: str) -> None:
     assert deadlines.of_purchase(state, None) == []
 
 
-def test_what_the_institution_must_answer_is_told_too() -> None:
-    refund = deadlines.deadline(deadlines.REFUND, MIDNIGHT)
-    assert refund.words == "机构如不答复，退费申请将于12月2日24时视为同意"
+def test_what_others_must_do_is_told_too() -> None:
+    assert words(deadlines.of_refund("asked", MIDNIGHT)) == ["机构如不答复，退费申请将于12月2日24时视为同意"]
+    assert words(deadlines.of_refund("contested", MIDNIGHT)) == ["机构不同意退费，主管部门应于12月2日24时前作出决定"]
+    assert words(deadlines.of_refund("paying", NOON)) == ["退费应于11月23日12:00前由监管银行原路退回"]
+    assert deadlines.of_refund("paid", None) == []
     objection = deadlines.deadline(deadlines.OBJECTION, MIDNIGHT, 4)
     assert objection.words == "机构如不答复，第4课次的异议将于12月2日24时转主管部门处理"
     with pytest.raises(KeyError):

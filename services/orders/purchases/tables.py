@@ -24,8 +24,8 @@ class PurchaseRow(Base, table=True):
         ),
         CheckConstraint("price_fen >= 0 AND lessons >= 0", name="not_negative"),
         Index("purchases_family", "account_id", "placed_at", "order_id"),
-        # Both are set once, when the contract is drawn: nothing that happens to a purchase later changes an index.
-        Index("purchases_institution", "institution_id", "order_id", postgresql_where="institution_id IS NOT NULL"),
+        # These are set once, when the contract is drawn: nothing that happens to a purchase later changes an index.
+        Index("purchases_institution_id", "institution_id", "order_id"),
         Index("purchases_district", "district", "institution_id", postgresql_where="institution_id IS NOT NULL"),
     )
 
@@ -47,6 +47,8 @@ class PurchaseRow(Base, table=True):
     contract_sha256: str = Field(max_length=64)
     signer_version: int
     signed_at: datetime | None = Field(sa_type=UTC_TIME)
+    # When the money was held: refund windows count from then.
+    paid_at: datetime | None = Field(sa_type=UTC_TIME)
     method: str = Field(max_length=20)
     # Of the contract. Sorted by code points, as other services and gateways sort.
     district: str = Field(sa_type=String(100, collation="C"))

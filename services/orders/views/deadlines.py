@@ -18,7 +18,9 @@ MOST: Final = 100
 SIGN: Final = "sign"
 PAY: Final = "pay"
 LESSON: Final = "lesson"
-REFUND: Final = "refund"
+REFUND_ASKED: Final = "refund.asked"
+REFUND_CONTESTED: Final = "refund.contested"
+REFUND_PAYING: Final = "refund.paying"
 OBJECTION: Final = "objection"
 
 WORDING: Final[Mapping[str, str]] = MappingProxyType(
@@ -26,7 +28,9 @@ WORDING: Final[Mapping[str, str]] = MappingProxyType(
         SIGN: "如不签署合同，本订单将于{until}取消",
         PAY: "如不付款，本订单将于{until}取消",
         LESSON: "如不答复，第{lesson}课次将于{until}视为确认",
-        REFUND: "机构如不答复，退费申请将于{until}视为同意",
+        REFUND_ASKED: "机构如不答复，退费申请将于{until}视为同意",
+        REFUND_CONTESTED: "机构不同意退费，主管部门应于{until}前作出决定",
+        REFUND_PAYING: "退费应于{until}前由监管银行原路退回",
         OBJECTION: "机构如不答复，第{lesson}课次的异议将于{until}转主管部门处理",
     }
 )
@@ -55,6 +59,11 @@ def of_purchase(state: str, act_by: datetime | None) -> list[Deadline]:
 def of_lessons(waiting: Iterable[tuple[int, datetime]]) -> list[Deadline]:
     """By when each lesson that waits for its guardian (number, time) counts as confirmed."""
     return [deadline(LESSON, answer_by, lesson_no) for lesson_no, answer_by in waiting]
+
+
+def of_refund(state: str, act_by: datetime | None) -> list[Deadline]:
+    """By when the institution, the authority or the bank must act on a refund; none once it is over."""
+    return [deadline(f"refund.{state}", act_by)] if act_by is not None else []
 
 
 def nearest(found: Iterable[Deadline]) -> tuple[Deadline, ...]:

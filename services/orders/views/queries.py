@@ -9,6 +9,8 @@ from uuid import UUID
 import pydantic_core
 from sqlalchemy import text
 
+from services.orders.refunds.domain import Refund
+from services.orders.refunds.tables import RefundRow
 from services.orders.views import deadlines
 from services.orders.views.sums import CONSUMED, GIVEN_BACK, Sums, sums_of
 from shared.contracts.envelope import Message
@@ -56,7 +58,9 @@ async def deadlines_of(work: UnitOfWork, waits: Iterable[Waits]) -> dict[UUID, t
         one.order_id: [*deadlines.of_purchase(one.state, one.act_by), *deadlines.of_lessons(one.lessons)]
         for one in waits
     }
-    # An aggregate that waits for an answer loads its rows of these orders here and extends what was found.
+    # Each aggregate that waits for somebody adds its own.
+    for refund in await work.load_all(RefundRow, Refund, list(found), by=("order_id",), lock=False):
+        found[refund.order_id] += deadlines.of_refund(refund.state, refund.act_by)
     return {order_id: deadlines.nearest(some) for order_id, some in found.items()}
 
 
@@ -220,9 +224,10 @@ def _rows(json: str | None) -> list[dict[str, Any]]:
 
 # --- authorities --------------------------------------------------------------------------------------------------
 
-# What waits for another answer whose time is over is added to `overdue` by a join of its own.
+# What waits for another answer is counted by a join of its own, over the few that are open.
 _BY_INSTITUTION: Final = """
-SELECT i.district, i.institution_id, s.* FROM pairs i CROSS JOIN LATERAL (
+SELECT i.district, i.institution_id, s.*, coalesce(r.overdue, 0) AS overdue_refunds
+FROM pairs i CROSS JOIN LATERAL (
   SELECT count(*) AS rows,
     count(*) FILTER (WHERE l.state = 'applied') AS waiting,
     count(*) FILTER (WHERE l.state = 'applied' AND l.answer_by <= :now) AS overdue,
@@ -235,6 +240,12 @@ SELECT i.district, i.institution_id, s.* FROM pairs i CROSS JOIN LATERAL (
   FROM purchases p CROSS JOIN LATERAL (
     SELECT x.state, x.price_fen, x.answer_by FROM lessons x WHERE x.order_id = p.order_id OFFSET 0) l
   WHERE p.district = i.district AND p.institution_id = i.institution_id) s
+LEFT JOIN (
+  SELECT p.district, p.institution_id, count(*) AS overdue
+  FROM refunds f JOIN purchases p ON p.order_id = f.order_id
+  WHERE f.closed_at IS NULL AND (f.overdue OR f.act_by <= :now)
+    AND (p.district, p.institution_id) IN (SELECT district, institution_id FROM pairs)
+  GROUP BY p.district, p.institution_id) r ON r.district = i.district AND r.institution_id = i.institution_id
 ORDER BY i.district, i.institution_id
 """
 
@@ -256,7 +267,7 @@ async def list_totals(work: UnitOfWork, message: Message[ListOrdersTotals]) -> N
             district=row.district,
             institution_id=row.institution_id,
             waiting=row.waiting,
-            overdue=row.overdue,
+            overdue=row.overdue + row.overdue_refunds,
             objections=row.objections,
             consumed_lessons=row.consumed_lessons,
             consumed_fen=row.consumed_fen,

@@ -6,8 +6,8 @@ from typing import Final
 
 CONSUMED: Final = frozenset({"confirmed", "paid_out"})
 """States of a lesson whose fee is the institution's."""
-GIVEN_BACK: Final[frozenset[str]] = frozenset()
-"""States of a lesson whose fee goes back to the guardian. A lesson in any other state is left."""
+GIVEN_BACK: Final = frozenset({"refunded"})
+"""States of a lesson whose fee the guardian has back. A lesson in any other state is left, asked back or not."""
 
 
 @dataclass(slots=True)

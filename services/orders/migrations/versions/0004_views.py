@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -15,8 +15,6 @@ def upgrade() -> None:
     op.execute("ALTER TABLE purchases ALTER COLUMN district DROP DEFAULT")
     op.execute("CREATE INDEX purchases_family ON purchases (account_id, placed_at, order_id)")
     op.execute("DROP INDEX purchases_account_id")
-    op.execute("""
-        CREATE INDEX purchases_institution ON purchases (institution_id, order_id) WHERE institution_id IS NOT NULL""")
     op.execute("""
         CREATE INDEX purchases_district ON purchases (district, institution_id) WHERE institution_id IS NOT NULL""")
 
