@@ -1,6 +1,6 @@
 """What families, institutions and authorities see of many purchases; orders runs alone on the real servers."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +27,8 @@ from shared.working_days import until_words
 from tests.counter import PRICE_FEN, Counter, Family, counter, others, running
 from tests.harness import Harness
 from tests.integration.test_orders_lessons import FEES, applied, confirmed, objected, settled, taught
+from tests.integration.test_orders_refunds import answering, asked, deciding, one_consumed, refunded
+from tests.integration.test_orders_refunds import ask as ask_refund
 
 __all__ = ["counter", "others", "running"]
 
@@ -177,6 +179,41 @@ async def test_authorities_and_operators_see_every_family_s_purchases(counter: C
     for actor in (AUTHORITY, OPERATOR):
         assert await purchases(counter, family.account_id, actor) == own
     assert await purchases(counter, new_id(), AUTHORITY) == PurchasePage(purchases=())
+
+
+async def test_a_refund_is_told_with_the_time_of_whoever_must_act_and_counts_once_the_bank_has_paid(
+    counter: Counter, family: Family
+) -> None:
+    order = await one_consumed(counter, family)
+    refund = await asked(counter, order)
+    left = FEES[1] + FEES[2]
+
+    async def tells(kind: str, due_at: datetime | None, words: str) -> None:
+        assert due_at is not None
+        seen = await only(counter, family)
+        assert (seen.consumed_fen, seen.left_fen, seen.refunded_fen) == (FEES[0], left, 0)
+        assert seen.deadlines == (Deadline(kind=kind, due_at=due_at, words=words.format(until_words(due_at))),)
+        assert (await counter.show(order)).deadlines == seen.deadlines
+
+    await tells("refund.asked", refund.act_by, "机构如不答复，退费申请将于{}视为同意")
+    refund = await ask_refund(counter, answering(order, refund, False, words="已备课"), order.institution)
+    await tells("refund.contested", refund.act_by, "机构不同意退费，主管部门应于{}前作出决定")
+    (found,) = (await totals(counter, institution_id=order.institution_id)).institutions
+    assert (found.overdue, found.refunded_fen) == (0, 0)
+    assert refund.act_by is not None
+    await counter.advance(refund.act_by - counter.harness.now())
+    (found,) = (await totals(counter, institution_id=order.institution_id)).institutions
+    assert found.overdue == 1, "the authority is late"
+
+    refund = await ask_refund(counter, deciding(order, refund, True), AUTHORITY)
+    await tells("refund.paying", refund.act_by, "退费应于{}前由监管银行原路退回")
+    await counter.answers(order, refunded(order, refund.refund_fen))
+    seen = await only(counter, family)
+    assert (seen.consumed_fen, seen.left_fen, seen.refunded_fen) == (FEES[0], 0, left)
+    assert (seen.consumed_lessons, seen.left_lessons, seen.refunded_lessons) == (1, 0, 2)
+    assert seen.deadlines == ()
+    (found,) = (await totals(counter, institution_id=order.institution_id)).institutions
+    assert (found.overdue, found.refunded_lessons, found.refunded_fen, found.left_fen) == (0, 2, left, 0)
 
 
 # --- institutions -------------------------------------------------------------------------------------------------
