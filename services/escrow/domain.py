@@ -63,6 +63,7 @@ class Account:
     released_fen: int = 0
     refunding_fen: int = 0
     refunded_fen: int = 0
+    district: str = ""
 
 
 @dataclass(slots=True, frozen=True)

@@ -12,6 +12,7 @@ from shared.contracts.escrow import (
     CollectPayment,
     DivideLesson,
     InstructionDeadline,
+    ListEscrowTotals,
     ListSuspense,
     ListTrouble,
     MatchSuspense,
@@ -160,3 +161,10 @@ async def on_list_suspense(work: UnitOfWork, message: Message[ListSuspense]) -> 
 async def on_list_trouble(work: UnitOfWork, message: Message[ListTrouble]) -> None:
     """Somebody wants to see what the banks have refused."""
     await trouble.list_trouble(work, message)
+
+
+@handlers.on(ListEscrowTotals)
+@each
+async def on_list_totals(work: UnitOfWork, message: Message[ListEscrowTotals]) -> None:
+    """An authority wants to see the money of its institutions."""
+    await queries.list_totals(work, message)

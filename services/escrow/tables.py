@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, MetaData, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Index, MetaData, String, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -35,6 +35,8 @@ class AccountRow(Base, table=True):
         CheckConstraint("paid_fen IN (0, price_fen)", name="paid_whole"),
         CheckConstraint("price_fen > 0 AND lessons > 0", name="priced"),
         CheckConstraint("state IN ('collecting', 'held', 'failed', 'refunding', 'refunded')", name="state"),
+        # Never changed, so that a release changes no index.
+        Index("accounts_district", "district", "institution_id"),
     )
 
     order_id: UUID = Field(primary_key=True)
@@ -59,6 +61,8 @@ class AccountRow(Base, table=True):
     released_fen: int = Field(sa_type=BigInteger)
     refunding_fen: int = Field(sa_type=BigInteger)
     refunded_fen: int = Field(sa_type=BigInteger)
+    # Of the contract. Sorted by code points, as other services and gateways sort.
+    district: str = Field(sa_type=String(100, collation="C"))
 
 
 class TransferRow(Base, table=True):

@@ -7,7 +7,7 @@ own fills them by the same purpose and params, so params are short.
 import hashlib
 import unicodedata
 from collections.abc import Mapping
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from shared.contracts.envelope import Message
 from shared.contracts.escrow import Refunded, Settled
 from shared.contracts.orders import ContractDrawn, LessonApplied, LessonConfirmed, LessonWaiting, RefundMoved
 from shared.money import yuan
-from shared.working_days import shanghai
+from shared.working_days import until_words
 
 SIGNATURE: Final = "【一课】"
 LIFETIME: Final = timedelta(days=30)
@@ -100,7 +100,7 @@ def cause_of(message: Message[Any]) -> Cause:
 def contract_waiting(message: Message[ContractDrawn], now: datetime) -> Notice:
     """合同待签署: once for an order, useless after `sign_by`."""
     event = message.data
-    params = {"title": _short(event.title, TITLE_CHARACTERS), "until": _until(event.sign_by)}
+    params = {"title": _short(event.title, TITLE_CHARACTERS), "until": until_words(event.sign_by)}
     return Notice(event.account_id, CONTRACT_WAITING, str(event.order_id), params, event.sign_by, cause_of(message))
 
 
@@ -112,7 +112,7 @@ def lesson_waiting(message: Message[LessonApplied] | Message[LessonWaiting], now
     params = {
         "title": _short(event.title, TITLE_CHARACTERS),
         "lesson": str(event.lesson_no),
-        "until": _until(event.answer_by),
+        "until": until_words(event.answer_by),
     }
     subject = lesson_subject(event.order_id, event.lesson_no)
     return Notice(event.account_id, purpose, subject, params, event.answer_by, cause_of(message))
@@ -158,7 +158,7 @@ def refund_moved(message: Message[RefundMoved], now: datetime) -> Notice | None:
     event = message.data
     if event.overdue or event.state not in _REFUND_STATES:
         return None
-    until = _until(event.act_by) if event.act_by else ""
+    until = until_words(event.act_by) if event.act_by else ""
     params = {
         "order": _tail(event.order_id),
         "state": _REFUND_STATES[event.state].format(until=until),
@@ -209,12 +209,3 @@ def _short(text: str, most: int) -> str:
 
 
 _NO_QUOTES: Final = str.maketrans("", "", '“”"【】')
-
-
-def _until(moment: datetime) -> str:
-    """A deadline on the Shanghai clock. Midnight is the end of the day before: that is how people read it."""
-    local = shanghai(moment)
-    if local.time() == time():
-        day = local.date() - timedelta(days=1)
-        return f"{day.month}月{day.day}日24时"
-    return f"{local.month}月{local.day}日{local:%H:%M}"

@@ -10,6 +10,7 @@ from services.orders.purchases import use_cases as purchases
 from services.orders.purchases.handlers import handlers as of_purchases
 from services.orders.refunds import use_cases as refunds
 from services.orders.refunds.handlers import handlers as of_refunds
+from services.orders.views.handlers import handlers as of_views
 from shared.contracts.envelope import Message, Problem
 from shared.contracts.escrow import Refunded
 from shared.messaging.handlers import Handlers
@@ -22,6 +23,7 @@ handlers.include(lessons)
 handlers.include(objections)
 handlers.include(invoices)
 handlers.include(of_refunds)
+handlers.include(of_views)
 
 
 @handlers.on(Refunded)

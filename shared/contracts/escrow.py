@@ -8,7 +8,17 @@ from pydantic import Field
 from shared.contracts import topics
 from shared.contracts.catalog import BankAccount
 from shared.contracts.envelope import Command, Event, Reply, Request
-from shared.contracts.types import Count, InstructionNumber, LessonNo, Moment, PageSize, Part, Reason, Word
+from shared.contracts.types import (
+    Count,
+    InstitutionKey,
+    InstructionNumber,
+    LessonNo,
+    Moment,
+    PageSize,
+    Part,
+    Reason,
+    Word,
+)
 from shared.money import Fen, PositiveFen
 
 _REQUESTS = topics.requests("escrow")
@@ -33,6 +43,7 @@ class CollectPayment(Command, type="escrow.payment.collect.v1", topic=_COMMANDS,
     lessons: Count
     method: Word
     pay_by: Moment
+    district: Annotated[str, Field(max_length=100)] = ""
 
 
 class CancelPayment(Command, type="escrow.payment.cancel.v1", topic=_COMMANDS, key="order_id"):
@@ -390,3 +401,42 @@ class ListTrouble(Request, type="escrow.trouble.list.v1", topic=_REQUESTS, reply
 
     limit: PageSize = 50
     after: InstructionNumber | None = None
+
+
+class InstitutionMoney(Part):
+    """The supervised money of one institution's orders in one district, in fen, and of how many orders.
+
+    paid = held + releasing + released + refunding + refunded, always. `waiting_fen` is what of `held_fen` was released
+    and waits for a complaint or a freeze to end.
+    """
+
+    district: str
+    institution_id: UUID
+    orders: int
+    paid_fen: Fen
+    held_fen: Fen
+    releasing_fen: Fen
+    released_fen: Fen
+    refunding_fen: Fen
+    refunded_fen: Fen
+    waiting_fen: Fen
+
+
+class EscrowTotals(Reply, type="escrow.totals.page.v1"):
+    """A page of institutions. `next_after` is given where there may be more: a page can be short, even empty."""
+
+    institutions: tuple[InstitutionMoney, ...]
+    next_after: InstitutionKey | None = None
+
+
+class ListEscrowTotals(Request, type="escrow.totals.list.v1", topic=_REQUESTS, reply=EscrowTotals):
+    """The money by district and institution, in the order of `orders.totals.list.v1`, of a district or an institution
+    if one is named; for authorities and operators.
+
+    The district is that of the contract. Orders paid before escrow was told it have none.
+    """
+
+    district: Annotated[str, Field(max_length=100)] = ""
+    institution_id: UUID | None = None
+    limit: PageSize = 20
+    after: InstitutionKey | None = None

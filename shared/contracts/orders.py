@@ -1,4 +1,4 @@
-"""The words of orders: families, purchases, lessons, invoices."""
+"""The words of orders: families, purchases, lessons, objections, refunds, invoices, views."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -10,6 +10,7 @@ from shared.contracts import topics
 from shared.contracts.envelope import Command, Event, Reply, Request
 from shared.contracts.types import (
     Count,
+    InstitutionKey,
     LessonNo,
     Moment,
     Name,
@@ -155,6 +156,15 @@ LessonState = Literal["planned", "applied", "confirmed", "objected", "paid_out",
 ConfirmedBy = Literal["", "guardian", "silence", "authority"]
 
 
+class Deadline(Part):
+    """What happens at `due_at` if nobody does anything, in `words` for the family. `kind`: see `views/deadlines.py`."""
+
+    kind: Word
+    due_at: Moment
+    words: str
+    lesson_no: LessonNo | None = None
+
+
 class LessonView(Part):
     """One lesson of an order; `price_fen` is what its release moves. `confirmed_by` stays for ever.
 
@@ -173,10 +183,11 @@ class LessonView(Part):
 
 
 class PurchaseView(Reply, type="orders.purchase.view.v1"):
-    """A purchase: where it stands, its contract, what is consumed and what is left (fen and lessons).
+    """A purchase: where it stands, its contract, what is consumed, left and given back (fen and lessons).
 
     One that was refused has the code of the refusal as its `reason`, and in `detail` the rule and its figures.
-    Once it has lessons, price = consumed + left + returned; a divided lesson is neither consumed nor left.
+    consumed + left + refunded = price, once the child is enrolled: of a divided lesson each side's part counts.
+    `deadlines`: the nearest hundred, nearest first.
     """
 
     order_id: UUID
@@ -195,7 +206,9 @@ class PurchaseView(Reply, type="orders.purchase.view.v1"):
     consumed_fen: Fen = 0
     left_lessons: int = 0
     left_fen: Fen = 0
-    returned_fen: Fen = 0
+    refunded_lessons: int = 0
+    refunded_fen: Fen = 0
+    deadlines: tuple[Deadline, ...] = ()
 
 
 class PlacePurchase(Request, type="orders.purchase.place.v1", topic=_REQUESTS, key="order_id", reply=PurchaseView):
@@ -790,3 +803,131 @@ class InvoiceChanged(Event, type="orders.invoice.changed.v1", topic=_EVENTS, key
     account_id: UUID
     institution_id: UUID
     invoice: Invoice
+
+
+# --- views --------------------------------------------------------------------------------------------------------
+
+
+class PurchaseSummary(Part):
+    """A purchase in the list of its family. consumed + left + refunded = price, once the child is enrolled; what was
+    given back counts whole, whatever the contract let the institution keep of it."""
+
+    order_id: UUID
+    state: PurchaseState
+    reason: str
+    placed_at: Moment
+    course_id: UUID
+    institution_id: UUID | None
+    institution_name: str
+    title: str
+    price_fen: Fen
+    consumed_lessons: int
+    consumed_fen: Fen
+    left_lessons: int
+    left_fen: Fen
+    refunded_lessons: int
+    refunded_fen: Fen
+    deadlines: tuple[Deadline, ...]
+
+
+class PurchasePage(Reply, type="orders.purchase.page.v1"):
+    """A page of purchases, the newest first. `next_after` is given where there are more: a page can be short, because
+    it holds a bounded number of bytes."""
+
+    purchases: tuple[PurchaseSummary, ...]
+    next_after: UUID | None = None
+
+
+class ListPurchases(Request, type="orders.purchases.list.v1", topic=_REQUESTS, key="account_id", reply=PurchasePage):
+    """The purchases of a family with lessons consumed, money left and every coming deadline [seed]; those after the
+    order `after`. For the family, authorities and operators."""
+
+    account_id: UUID
+    limit: PageSize = 20
+    after: UUID | None = None
+
+
+InstitutionLessonState = Literal["waiting", "objected", "payable", "paid"]
+"""A lesson as its institution counts: waits for the guardian, objected to, confirmed but not paid out yet, paid out."""
+
+
+class InstitutionLesson(Part):
+    """A lesson in its institution's list. `since`: when it was applied for (waiting), else when it was answered."""
+
+    order_id: UUID
+    lesson_no: LessonNo
+    title: str
+    price_fen: Fen
+    since: Moment
+    answer_by: Moment | None
+
+
+class LessonTotal(Part):
+    """How many lessons of an institution are in a state, and their fees."""
+
+    state: InstitutionLessonState
+    lessons: int
+    fen: Fen
+
+
+class InstitutionLessons(Reply, type="orders.institution.lessons.page.v1"):
+    """A page of lessons; on the first page the totals of all four states, of the same moment.
+
+    `next_after` is given where there may be more: a page can be short, even empty, before that.
+    """
+
+    lessons: tuple[InstitutionLesson, ...]
+    totals: tuple[LessonTotal, ...] = ()
+    next_after: LessonKey | None = None
+
+
+class ListInstitutionLessons(
+    Request,
+    type="orders.institution.lessons.list.v1",
+    topic=_REQUESTS,
+    key="institution_id",
+    reply=InstitutionLessons,
+):
+    """The lessons of an institution in one state, by order and lesson; for it, authorities and operators."""
+
+    institution_id: UUID
+    state: InstitutionLessonState
+    limit: PageSize = 20
+    after: LessonKey | None = None
+
+
+class InstitutionTotals(Part):
+    """The lessons of one institution's orders in one district.
+
+    waiting: applied for and not answered; overdue: what waits for an answer whose time is over; consumed, left and
+    given back as families see them, so that their fen are what all enrolled have paid.
+    """
+
+    district: str
+    institution_id: UUID
+    waiting: int
+    overdue: int
+    objections: int
+    consumed_lessons: int
+    consumed_fen: Fen
+    left_lessons: int
+    left_fen: Fen
+    refunded_lessons: int
+    refunded_fen: Fen
+
+
+class OrdersTotals(Reply, type="orders.totals.page.v1"):
+    """A page of institutions. `next_after` is given where there may be more: a page can be short, even empty."""
+
+    institutions: tuple[InstitutionTotals, ...]
+    next_after: InstitutionKey | None = None
+
+
+class ListOrdersTotals(Request, type="orders.totals.list.v1", topic=_REQUESTS, reply=OrdersTotals):
+    """Lessons by district and institution, in the order of `escrow.totals.list.v1`, of a district or an institution if
+    one is named; for authorities and operators. The district is that of the contract."""
+
+    district: Annotated[str, Field(max_length=100)] = ""
+    institution_id: UUID | None = None
+    limit: PageSize = 20
+    after: InstitutionKey | None = None

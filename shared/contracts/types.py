@@ -35,6 +35,13 @@ class LessonTime(Part):
     ends_at: Moment
 
 
+class InstitutionKey(Part):
+    """A place in what is listed by institution: by district (by its code points), then by the institution's id."""
+
+    district: Annotated[str, StringConstraints(max_length=100)] = ""
+    institution_id: UUID
+
+
 class RefundTerms(Part):
     """What the contract lets the institution keep on a later refund (GF-2021-2604): a penalty in basis points of what
     goes back, and materials that were handed out and used, up to their price."""
@@ -47,6 +54,7 @@ class RefundTerms(Part):
 __all__ = [
     "UUID",
     "Count",
+    "InstitutionKey",
     "InstructionNumber",
     "LessonNo",
     "LessonTime",

@@ -31,7 +31,10 @@ def _table(model: type[SQLModel]) -> Any:
 
 
 def _array(column: Column[Any]) -> str:
-    return f"CAST(:@{column.name} AS {column.type.compile(dialect=_DIALECT)}[])"
+    type_, _, _ = column.type.compile(dialect=_DIALECT).partition(
+        " COLLATE "
+    )  # an order is the column's, not a value's
+    return f"CAST(:@{column.name} AS {type_}[])"
 
 
 def _from_json(value: Any) -> Any:

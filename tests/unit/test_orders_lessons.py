@@ -175,7 +175,7 @@ def test_an_authority_confirms_nothing_else(state: str) -> None:
 
 def test_what_was_objected_to_is_divided_and_nobody_confirms_it_then() -> None:
     one = lesson("objected")
-    domain.divide(one, DUE)
+    domain.divide(one, 40, DUE)
     assert one == lesson("divided", answered_at=DUE)
     for by in domain.CONFIRMS:
         assert_refused("lesson_state", one, lambda one, by=by: domain.confirm(one, by, DUE))
@@ -183,7 +183,7 @@ def test_what_was_objected_to_is_divided_and_nobody_confirms_it_then() -> None:
 
 @pytest.mark.parametrize("state", ["planned", "applied", "confirmed", "paid_out", "divided"])
 def test_only_what_was_objected_to_is_divided(state: str) -> None:
-    assert_refused("lesson_state", lesson(state), lambda one: domain.divide(one, NOW))
+    assert_refused("lesson_state", lesson(state), lambda one: domain.divide(one, 40, NOW))
 
 
 # --- silence ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from services.orders.families.domain import Child, Family, Signer
 from services.orders.handlers import handlers
 from services.orders.lessons.tables import LessonRow
 from services.orders.purchases import saga, use_cases
-from services.orders.purchases.domain import Purchase
+from services.orders.purchases.domain import GRACE, Purchase
 from services.orders.purchases.limits import Charge
 from services.orders.purchases.open_orders import Place
 from services.orders.purchases.saga import DONE, SAGA, STEPS
@@ -305,7 +305,7 @@ def test_each_wait_is_as_long_as_it_is_meant_to_be_and_then_given_up_or_asked_ag
         "cancelling": (timedelta(minutes=5), "ask_again"),
         "refunding": (timedelta(hours=1), "ask_again"),
     }
-    assert timedelta(minutes=2) == saga.GRACE
+    assert timedelta(minutes=2) == GRACE
 
 
 def test_what_is_awaited_is_heard() -> None:
@@ -478,7 +478,7 @@ WAITS = {
     "placed": timedelta(minutes=2),
     "to_sign": timedelta(minutes=15),  # as long as catalog keeps the seat
     "to_pay": timedelta(minutes=15),
-    "paying": timedelta(minutes=15) + saga.GRACE,
+    "paying": timedelta(minutes=15) + GRACE,
     "held": timedelta(minutes=1),
     "cancelling": timedelta(minutes=5),
     "refunding": timedelta(hours=1),
@@ -610,4 +610,4 @@ def test_the_seat_is_kept_a_little_longer_than_the_payment_is_waited_for(method:
     assert isinstance(extend, ExtendSeat)
     assert isinstance(collect, CollectPayment)
     assert (collect.pay_by, collect.amount_fen, collect.method) == (START + window, PRICE_FEN, method)
-    assert extend.until == START + window + saga.GRACE
+    assert extend.until == START + window + GRACE

@@ -17,6 +17,7 @@ class Lesson:
     """One lesson; times are aware UTC. `confirmed_by` tells a guardian's confirmation from silence and from an
     authority's decision, for ever.
 
+    `returned_fen`: what of the fee of a divided lesson goes back to the guardian; the rest is the institution's.
     `reminded_at`: when its guardian was last reminded after the day of the application; `paid_at`: when the
     institution has received its fee.
     """
@@ -32,6 +33,7 @@ class Lesson:
     answer_by: datetime | None = None
     answered_at: datetime | None = None
     objection: str = ""
+    returned_fen: int = 0
     reminded_at: datetime | None = None
     paid_at: datetime | None = None
 
@@ -108,14 +110,15 @@ def object_to(lesson: Lesson, reason: str, now: datetime) -> bool:
     return True
 
 
-def divide(lesson: Lesson, now: datetime) -> None:
-    """Some or all of the fee goes back to the guardian who objected; what is left of it is the institution's.
+def divide(lesson: Lesson, returned_fen: int, now: datetime) -> None:
+    """`returned_fen` of the fee, or all of it, goes back to the guardian who objected; the rest is the institution's.
 
     Raises Refused lesson_state.
     """
     if lesson.state != "objected":
         raise Refused("lesson_state", state=lesson.state)
     lesson.state = "divided"
+    lesson.returned_fen = returned_fen
     lesson.answered_at = now
 
 
@@ -166,10 +169,11 @@ def may_still_be_reminded(lesson: Lesson, now: datetime) -> bool:
 
 
 def paid_out(lesson: Lesson, now: datetime) -> bool:
-    """The bank has paid the fee. False when that was known."""
-    if lesson.state != "confirmed":
+    """The bank has paid the fee, or the institution's part of a divided lesson's. False when that was known."""
+    if lesson.paid_at is not None or lesson.state not in ("confirmed", "divided"):
         return False
-    lesson.state = "paid_out"
+    if lesson.state == "confirmed":
+        lesson.state = "paid_out"
     lesson.paid_at = now
     return True
 
@@ -177,13 +181,14 @@ def paid_out(lesson: Lesson, now: datetime) -> bool:
 def released_fen(lesson: Lesson) -> int:
     """What of the fee the institution has received: what an invoice is owed for. What was paid out and came back is
     not received, until it is paid again."""
-    return lesson.price_fen if lesson.state == "paid_out" else 0
+    return lesson.price_fen - lesson.returned_fen if lesson.paid_at is not None else 0
 
 
 def came_back(lesson: Lesson) -> bool:
-    """The paid fee came back to the supervised account (退票); it will be paid again."""
-    if lesson.state != "paid_out":
+    """What was paid came back to the supervised account (退票); it will be paid again."""
+    if lesson.paid_at is None:
         return False
-    lesson.state = "confirmed"
+    if lesson.state == "paid_out":
+        lesson.state = "confirmed"
     lesson.paid_at = None
     return True

@@ -35,7 +35,7 @@ Decide = Callable[[UnitOfWork, Message[Any], Lesson, Enrolment], bool]
 
 CHANGING: Final = (
     *("state", "confirmed_by", "applied_at", "answer_by", "answered_at", "objection"),
-    *("reminded_at", "paid_at"),
+    *("returned_fen", "reminded_at", "paid_at"),
 )
 
 

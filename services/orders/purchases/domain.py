@@ -1,11 +1,14 @@
 """The rules of a purchase, pure."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 from shared.contracts.errors import Refused
+
+GRACE: Final = timedelta(minutes=2)
+"""How much longer than the payment window the saga waits: escrow watches the window itself and tells."""
 
 
 @dataclass(slots=True)
@@ -37,6 +40,7 @@ class Purchase:
     method: str = ""
     child_hash: bytes | None = None
     detail: str = ""
+    district: str = ""
 
 
 @dataclass(slots=True, frozen=True)

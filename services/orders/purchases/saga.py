@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from services.orders.purchases.domain import Purchase
+from services.orders.purchases.domain import GRACE, Purchase
 from shared.contracts import topics
 from shared.contracts.catalog import ExtendSeat, GiveBackSeat, ReserveSeat, SeatReserved, SeatTaken, TakeSeat
 from shared.contracts.envelope import Command, Message
@@ -42,6 +42,7 @@ def _collect(purchase: Purchase) -> Command:
         lessons=purchase.lessons,
         method=purchase.method,
         pay_by=purchase.act_by - GRACE,
+        district=offer.district,
     )
 
 
@@ -61,8 +62,6 @@ def _refund(purchase: Purchase) -> Command:
     return RefundOrder(order_id=purchase.order_id, reason=purchase.reason)
 
 
-GRACE: Final = timedelta(minutes=2)
-"""How much longer than the payment window the saga waits: escrow watches the window itself and tells."""
 DETAIL_CHARACTERS: Final = 2000
 """Most of a refusal's words that are kept and told: as much as the contract takes."""
 

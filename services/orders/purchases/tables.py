@@ -24,8 +24,10 @@ class PurchaseRow(Base, table=True):
         ),
         CheckConstraint("price_fen >= 0 AND lessons >= 0", name="not_negative"),
         CheckConstraint("octet_length(child_hash) = 32", name="child_hash"),
-        Index("purchases_account_id", "account_id"),
+        Index("purchases_family", "account_id", "placed_at", "order_id"),
+        # These are set once, when the contract is drawn: nothing that happens to a purchase later changes an index.
         Index("purchases_institution_id", "institution_id", "order_id"),
+        Index("purchases_district", "district", "institution_id", postgresql_where="institution_id IS NOT NULL"),
         # What one person has bought at one institution, whichever account bought it: for the limits.
         Index("purchases_child_hash", "child_hash", "institution_id", postgresql_where=text("child_hash IS NOT NULL")),
     )
@@ -54,6 +56,8 @@ class PurchaseRow(Base, table=True):
     # The child's keyed document hash, as `children` has it. Of a purchase that passed the limits only.
     child_hash: bytes | None = Field(sa_type=LargeBinary)
     detail: str = Field(sa_type=String(2000))
+    # Of the contract. Sorted by code points, as other services and gateways sort.
+    district: str = Field(sa_type=String(100, collation="C"))
 
 
 class LimitLockRow(Base, table=True):

@@ -12,7 +12,7 @@ from services.orders.families.queries import child_details, contract_parties, fa
 from services.orders.lessons.tables import LessonRow
 from services.orders.lessons.use_cases import planned
 from services.orders.purchases import contract, limits, saga
-from services.orders.purchases.domain import Contract, Purchase, choose_payment, require_state, sign
+from services.orders.purchases.domain import GRACE, Contract, Purchase, choose_payment, require_state, sign
 from services.orders.purchases.limits import Charge
 from services.orders.purchases.open_orders import Place, open_charges
 from services.orders.purchases.queries import view
@@ -50,6 +50,7 @@ DRAWN: Final = (
     "contract_sha256",
     "signer_version",
     "child_hash",
+    "district",
 )
 """What is known once the seat is reserved and the contract drawn, and is frozen from then on."""
 MISSING_ZH: Final = {"child": "请先添加孩子信息", "signer": "请先填写合同签订人信息"}
@@ -113,6 +114,7 @@ async def reserved(work: UnitOfWork, messages: Sequence[Message[SeatReserved]]) 
         purchase.institution_id = offer.institution_id
         purchase.title = offer.title
         purchase.category = offer.category
+        purchase.district = offer.district
         purchase.price_fen = offer.price_fen
         purchase.lessons = len(offer.lessons)
         purchase.offer = offer.model_dump(mode="json")
@@ -177,7 +179,7 @@ def _pay(work: UnitOfWork, purchase: Purchase, message: Message[PayPurchase]) ->
         policy = policy_for(work.region, purchase.category, shanghai(work.now).date())
         counter = message.data.method == "bank_counter"
         seconds = policy.counter_payment_window_seconds if counter else policy.payment_window_seconds
-        act_by = work.now + timedelta(seconds=seconds) + saga.GRACE
+        act_by = work.now + timedelta(seconds=seconds) + GRACE
         saga.enter(work, purchase, "paying", message, act_by=act_by)
     work.reply(message, view(purchase))
     return chosen
