@@ -7,7 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from services.escrow import ledger
+from services.escrow import ledger, settlements
+from services.escrow.payees import payees_of
 from services.escrow.tables import FreezeRow
 from services.escrow.use_cases import let_go_of
 from shared.contracts.catalog import InstitutionFrozen, InstitutionThawed
@@ -70,9 +71,11 @@ async def let_go(work: UnitOfWork, message: Message[ThawPayouts]) -> None:
     order_ids = list((await (await work.connection()).execute(_WAITING, parameters)).scalars())
     accounts = await ledger.accounts_of(work, order_ids)
     free = {order_id: account for order_id, account in accounts.items() if account.suspensions == 0}
-    ledger.post(work, await let_go_of(work, message, free), free)
+    payees = await payees_of(work, [ask.institution_id])
+    ledger.post(work, await let_go_of(work, message, free, payees), free)
     if len(order_ids) == ORDERS_AT_ONCE:
         work.send(ThawPayouts(institution_id=ask.institution_id, after=order_ids[-1]), message)
     else:
+        await settlements.close_what_is_open(work, ask.institution_id, message)
         known.state, known.changed_at = "thawed", work.now
         work.update(FreezeRow, [known], "state", "changed_at")

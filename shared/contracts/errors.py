@@ -87,6 +87,9 @@ CODES: dict[str, ErrorCode] = {
     "amount_invalid": ErrorCode("金额有误", 422),
     "lesson_settled": ErrorCode("该课次费用已另行处理", 409),
     "escrow_insufficient": ErrorCode("监管账户余额不足", 409),
+    # banks
+    "bank_unknown": ErrorCode("该银行未与监管部门签约", 422),
+    "bank_account_invalid": ErrorCode("银行账号格式有误", 422),
     # complaints
     "route_unknown": ErrorCode("未找到该地区和类别的受理部门", 422),
     "complaint_unknown": ErrorCode("未找到该投诉举报", 404),
