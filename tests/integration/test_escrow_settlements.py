@@ -13,7 +13,7 @@ from shared.actors import Actor
 from shared.banks import next_cut_off
 from shared.contracts.bank import Instruct
 from shared.contracts.catalog import BankAccount, InstitutionFrozen, InstitutionThawed
-from shared.contracts.envelope import Data, Request
+from shared.contracts.envelope import Data
 from shared.contracts.escrow import (
     BookSettlement,
     ChooseSettlement,
@@ -386,9 +386,3 @@ async def test_what_contradicts_a_sum_is_for_a_person_and_changes_nothing(
     assert (await daily.escrow.money(asks[0]))["releasing_fen"] == LESSON_FEN
     await daily.answer(told)
     assert (await daily.escrow.money(asks[0]))["released_fen"] == LESSON_FEN
-
-
-async def refused_without_a_trace(escrow: Escrow, code: str, ask: Request, actor: Actor | None) -> None:
-    before = await escrow.tables()
-    assert await escrow.harness.refusal(ask, actor) == code
-    assert await escrow.tables() == before
