@@ -40,6 +40,7 @@ from shared.contracts.orders import (
 )
 from shared.ids import new_id
 from shared.messaging import sets
+from shared.messaging.sets import Lock
 from shared.messaging.work import UnitOfWork
 from tests.unit.test_orders_contract import PARTIES, RING, seat_reserved
 
@@ -69,7 +70,7 @@ class PaperWork(UnitOfWork):
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: bool = True,
+        lock: Lock = True,
     ) -> list[T]:
         assert not by, "nothing here is found by other columns"
         table = self.rows.get(model, {})
@@ -82,7 +83,7 @@ class PaperWork(UnitOfWork):
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: bool = True,
+        lock: Lock = True,
     ) -> dict[Any, T]:
         return {_key(model, row): row for row in await self.load_all(model, into, keys, by=by, lock=lock)}
 

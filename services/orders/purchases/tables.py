@@ -24,6 +24,7 @@ class PurchaseRow(Base, table=True):
         ),
         CheckConstraint("price_fen >= 0 AND lessons >= 0", name="not_negative"),
         Index("purchases_account_id", "account_id"),
+        Index("purchases_institution_id", "institution_id", "order_id"),
     )
 
     order_id: UUID = Field(primary_key=True)
@@ -44,6 +45,8 @@ class PurchaseRow(Base, table=True):
     contract_sha256: str = Field(max_length=64)
     signer_version: int
     signed_at: datetime | None = Field(sa_type=UTC_TIME)
+    # When the money was held: refund windows count from then.
+    paid_at: datetime | None = Field(sa_type=UTC_TIME)
     method: str = Field(max_length=20)
 
 
