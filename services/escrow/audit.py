@@ -130,7 +130,8 @@ CHECKS: Final[dict[str, str]] = {
         JOIN instructions i ON (i.order_id, i.lesson_no, i.kind) = (g.order_id, g.lesson_no, 'payout')
         WHERE s.booked_step <> 2 * s.turn + (s.state = 'paid')::int GROUP BY s.settlement_id) f
       GROUP BY bank HAVING sum(fen) <> 0""",
-    "each gathered lesson is a payout of its order that goes where its settlement goes": """
+    # A settlement is paid, comes back, is paid again …: a lesson is at its step, or on its way there.
+    "each gathered lesson is a payout of its order and follows its settlement": """
       SELECT g.order_id || ' ' || g.lesson_no AS what FROM gathered g
       LEFT JOIN instructions i ON (i.order_id, i.lesson_no, i.kind) = (g.order_id, g.lesson_no, 'payout')
       LEFT JOIN accounts a ON a.order_id = g.order_id LEFT JOIN settlements s USING (settlement_id)
@@ -139,7 +140,9 @@ CHECKS: Final[dict[str, str]] = {
         OR i.state NOT IN ('gathered', 'paid')
         OR CASE WHEN g.settlement_id IS NULL THEN (i.state, i.turn) <> ('gathered', 0)
            ELSE (s.institution_id, s.bank, s.supervised_account)
-             IS DISTINCT FROM (g.institution_id, g.bank, g.supervised_account) END
+               IS DISTINCT FROM (g.institution_id, g.bank, g.supervised_account)
+             OR 2 * i.turn + (i.state = 'paid')::int NOT BETWEEN s.booked_step AND 2 * s.turn + (s.state = 'paid')::int
+             OR (i.turn = s.turn AND i.state = 'paid' AND i.reference <> s.reference) END
       UNION ALL SELECT i.order_id || ' ' || i.lesson_no FROM instructions i
       WHERE i.state = 'gathered' AND NOT EXISTS (
         SELECT FROM gathered g WHERE (g.order_id, g.lesson_no) = (i.order_id, i.lesson_no) AND i.kind = 'payout')""",
@@ -147,12 +150,6 @@ CHECKS: Final[dict[str, str]] = {
       SELECT s.settlement_id::text AS what FROM settlements s
       LEFT JOIN (SELECT settlement_id, sum(amount_fen) AS fen, count(*) AS lessons FROM gathered GROUP BY 1) g
         USING (settlement_id) WHERE (s.amount_fen, s.lessons) IS DISTINCT FROM (g.fen, g.lessons)""",
-    # Paid, come back, paid again …: a lesson is at the step of its settlement, or on its way there.
-    "the lessons of a settlement follow it": """
-      SELECT g.order_id || ' ' || g.lesson_no AS what FROM settlements s JOIN gathered g USING (settlement_id)
-      JOIN instructions i ON (i.order_id, i.lesson_no, i.kind) = (g.order_id, g.lesson_no, 'payout')
-      WHERE 2 * i.turn + (i.state = 'paid')::int NOT BETWEEN s.booked_step AND 2 * s.turn + (s.state = 'paid')::int
-        OR (i.turn = s.turn AND i.state = 'paid' AND i.reference <> s.reference)""",
     "a settlement is paid if its bank says so": """
       SELECT coalesce(s.number, r.stem) AS what FROM settlements s FULL JOIN (
         SELECT left(number, 29) AS stem, sum(CASE outcome WHEN 'paid' THEN amount_fen ELSE -amount_fen END) AS fen

@@ -167,7 +167,9 @@ async def move_money(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]
     instructions = await work.load(InstructionRow, Instruction, keys, lock=False)
     gathered = {message.id: _settlement(message.data) for message in messages}
     sums = await work.load(SettlementRow, Settlement, {key[0] for key in gathered.values() if key})
-    booking = _Booking(work, await payees_of(work, (account.institution_id for account in accounts.values())))
+    paid_out = {message.data.order_id for message in messages if isinstance(message.data, ReleaseLesson)}
+    institutions = {accounts[order_id].institution_id for order_id in paid_out & accounts.keys()}
+    booking = _Booking(work, await payees_of(work, institutions))
     for message in messages:
         purpose = purposes[message.id]
         account = accounts.get(purpose.order_id) if purpose else None

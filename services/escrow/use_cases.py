@@ -10,6 +10,7 @@ from services.escrow import ledger
 from services.escrow.bank import INSTRUCTION_CHANGES, begin, instruct, set_deadline
 from services.escrow.domain import (
     ASK_AGAIN_AFTER,
+    RETRY_REFUSED_AT_MOST,
     Account,
     Instruction,
     Transfer,
@@ -223,7 +224,8 @@ async def payment_deadline(work: UnitOfWork, message: Message[PaymentDeadline]) 
 
 
 async def instruction_deadlines(work: UnitOfWork, messages: Sequence[Message[InstructionDeadline]]) -> None:
-    """Banks that gave no final answer are asked again."""
+    """Banks that gave no final answer are asked again. A payout they refused is not tried anew while the institution is
+    frozen."""
     accounts = await ledger.accounts_of(work, [message.data.order_id for message in messages])
     purposes = {message.id: purpose_of(message.data.number) for message in messages}
     keys = {(p.order_id, p.lesson_no, p.kind) for p in purposes.values() if p is not None}
@@ -239,6 +241,8 @@ async def instruction_deadlines(work: UnitOfWork, messages: Sequence[Message[Ins
             continue
         if would_still_collect(account, instruction, work.now):
             set_deadline(work, instruction, message, account.pay_by + ASK_AGAIN_AFTER)
+        elif (instruction.kind, instruction.state) == ("payout", "refused") and account.institution_id in payees.frozen:
+            set_deadline(work, instruction, message, work.now + RETRY_REFUSED_AT_MOST)
         elif ask_again(instruction, work.now):
             if instruction.kind == "payout" and instruction.asks == 0:  # a new number, to where payouts go now
                 instruction.counter_account = payees.redirected(account)

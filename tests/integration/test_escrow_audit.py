@@ -162,7 +162,7 @@ _INSTRUCTION = """INSERT INTO instructions
 _OF_HELD = "WHERE order_id = {held} AND lesson_no ="
 _COLLECT_OF_HELD = "WHERE number LIKE 'C%' AND verdict = 'applied' AND order_id = {held}"
 
-_GATHERED = "each gathered lesson is a payout of its order that goes where its settlement goes"
+_GATHERED = "each gathered lesson is a payout of its order and follows its settlement"
 
 DAMAGE = [
     # proof, at which order, what was done to the tables
@@ -354,21 +354,21 @@ DAMAGE = [
            WHERE order_id = {gathering}""",
     ),
     (
-        "the lessons of a settlement follow it",
+        _GATHERED,
         "settled",
         "UPDATE instructions SET state = 'gathered', reference = '' WHERE order_id = {settled} AND lesson_no = 2",
     ),
     (
-        "the lessons of a settlement follow it",
+        _GATHERED,
         "settled",
         "UPDATE instructions SET turn = 1 WHERE order_id = {settled} AND lesson_no = 2",
     ),
     (
-        "the lessons of a settlement follow it",
+        _GATHERED,
         "settled",
         "UPDATE instructions SET reference = 'other' WHERE order_id = {settled} AND lesson_no = 2",
     ),
-    ("the lessons of a settlement follow it", "settled", "UPDATE settlements SET state = 'sent', booked_step = 0"),
+    (_GATHERED, "settled", "UPDATE settlements SET state = 'sent', booked_step = 0"),
     ("a settlement is paid if its bank says so", "", "UPDATE settlements SET state = 'sent'"),
     ("a settlement is paid if its bank says so", "", "DELETE FROM bank_results WHERE number LIKE 'G%'"),
     ("a settlement is paid if its bank says so", "", "UPDATE bank_results SET amount_fen = 1 WHERE number LIKE 'G%'"),

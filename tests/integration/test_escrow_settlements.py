@@ -288,6 +288,19 @@ async def test_of_a_frozen_institution_nothing_goes_out_until_it_thaws(daily: Ga
     assert closed.lessons == 2
 
 
+async def test_a_refused_sum_of_a_frozen_institution_is_not_tried_anew(daily: Gatherer) -> None:
+    _, told = await daily.gathered(1)
+    await daily.answer(told, outcome="refused", reference="no", reason="closed")
+    freeze = InstitutionFrozen(
+        institution_id=daily.institution_id, change_no=1, until="2027-01-01T00:00:00+08:00", reason="卷款风险"
+    )
+    await daily.escrow.tell(freeze)
+    late = SettlementDeadline(settlement_id=told.order_id)
+    assert await daily.escrow.at_once(late) == []
+    await daily.escrow.tell(InstitutionThawed(institution_id=daily.institution_id, change_no=2, reason="已整改"))
+    assert only(Instruct, await daily.escrow.at_once(late)).number == gathered_number(told.order_id, 1)
+
+
 async def test_releases_that_race_the_cut_off_are_in_one_sum_each(daily: Gatherer) -> None:
     asks = [await daily.held() for _ in range(4)]
     close = CloseSettlement(institution_id=daily.institution_id, bank="icbc")
