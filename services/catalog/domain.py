@@ -13,6 +13,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from shared.banks import check_account
 from shared.contracts.catalog import Disclosure, InstitutionState, Licence, PublishCourse, RegisterInstitution
 from shared.contracts.errors import FieldError, Refused
 from shared.contracts.types import LessonTime, RefundTerms
@@ -110,7 +111,7 @@ def fold_uscc(text: str) -> str:
 def register(ask: RegisterInstitution, authority: str, now: datetime) -> tuple[Institution, InstitutionChange]:
     """A new institution in state applied, and the first row of its history.
 
-    Raises Refused: uscc_invalid (unless overridden with a reason), request_invalid.
+    Raises Refused: uscc_invalid (unless overridden with a reason), request_invalid, bank_unknown, bank_account_invalid.
     """
     uscc = _checked_uscc(ask.uscc, ask.uscc_override_reason.strip())
     name_key = fold_name(ask.name)
@@ -136,6 +137,7 @@ def register(ask: RegisterInstitution, authority: str, now: datetime) -> tuple[I
         state_since=now,
         changes=0,
     )
+    _refuse_unknown_bank(ask.disclosure)
     _set_disclosure(institution, ask.disclosure)
     return institution, _record(institution, institution.uscc_override_reason, authority, now, institution.disclosure)
 
@@ -246,16 +248,28 @@ def disclose(
 ) -> InstitutionChange | None:
     """Replaces what is disclosed; the row of its history, or None if it is disclosed already.
 
-    Raises Refused: institution_state when closed; institution_undisclosed where a listed one would lack a part.
+    Another account is where the fees of orders from now on go; those of orders before stay where they are. Raises
+    Refused: institution_state when closed; bank_unknown, bank_account_invalid; institution_undisclosed where a listed
+    one would lack a part.
     """
     if institution.disclosed == disclosure:
         return None
     if institution.state == "closed":
         raise Refused("institution_state", "机构已关闭", state=institution.state)
+    _refuse_unknown_bank(disclosure)
     if institution.state == "listed":
         _refuse_undisclosed(disclosure, now)
     _set_disclosure(institution, disclosure)
     return _record(institution, reason, authority, now, institution.disclosure)
+
+
+def _refuse_unknown_bank(disclosure: Disclosure) -> None:
+    """An institution chooses among the banks that supervise (监管银行) [seed]."""
+    account = disclosure.account
+    if account is not None:
+        where = "disclosure.account."
+        numbers = {"supervised_account": account.supervised_account, "payout_account": account.payout_account}
+        check_account(account.bank, **{where + name: number for name, number in numbers.items()})
 
 
 def _set_disclosure(institution: Institution, disclosure: Disclosure) -> None:

@@ -96,7 +96,7 @@ CHECKS: Final[dict[str, str]] = {
       LEFT JOIN instructions i ON (i.order_id, i.lesson_no, i.kind)
                                 = (p.order_id, p.lesson_no, CASE p.kind WHEN 'release' THEN 'payout' ELSE 'refund' END)
       WHERE p.phase = 1 AND (i.order_id IS NULL OR i.amount_fen <> p.amount_fen
-        OR (r.order_id IS NULL) <> (i.turn = p.turn AND i.state IN ('sent', 'refused')))""",
+        OR (r.order_id IS NULL) <> (i.turn = p.turn AND i.state IN ('sent', 'gathered', 'refused')))""",
     "every payment on its way is a transfer": """
       SELECT i.order_id || ' ' || i.kind || ' ' || i.lesson_no AS what FROM instructions i
       LEFT JOIN transfers t ON (t.order_id, t.lesson_no, t.kind, t.turn, t.phase)
@@ -131,8 +131,39 @@ CHECKS: Final[dict[str, str]] = {
         UNION ALL SELECT bank, CASE WHEN outcome = 'returned' OR number LIKE 'C%' THEN -amount_fen ELSE amount_fen END
         FROM bank_results WHERE verdict = 'applied' AND outcome IN ('paid', 'returned')
         UNION ALL SELECT bank, -amount_fen FROM (
-          SELECT DISTINCT bank, reference, amount_fen FROM bank_results WHERE {_BELONGS_NOWHERE}) r) f
+          SELECT DISTINCT bank, reference, amount_fen FROM bank_results WHERE {_BELONGS_NOWHERE}) r
+        UNION ALL SELECT s.bank, coalesce(sum(i.amount_fen) FILTER (WHERE i.state = 'paid'), 0)
+          - CASE s.state WHEN 'paid' THEN s.amount_fen ELSE 0 END -- what lessons have yet to follow
+        FROM settlements s JOIN gathered g USING (settlement_id)
+        JOIN instructions i ON (i.order_id, i.lesson_no, i.kind) = (g.order_id, g.lesson_no, 'payout')
+        WHERE s.booked_step <> 2 * s.turn + (s.state = 'paid')::int GROUP BY s.settlement_id) f
       GROUP BY bank HAVING sum(fen) <> 0""",
+    # A settlement is paid, comes back, is paid again …: a lesson is at its step, or on its way there.
+    "each gathered lesson is a payout of its order and follows its settlement": """
+      SELECT g.order_id || ' ' || g.lesson_no AS what FROM gathered g
+      LEFT JOIN instructions i ON (i.order_id, i.lesson_no, i.kind) = (g.order_id, g.lesson_no, 'payout')
+      LEFT JOIN accounts a ON a.order_id = g.order_id LEFT JOIN settlements s USING (settlement_id)
+      WHERE (i.amount_fen, a.institution_id, a.bank, a.supervised_account)
+          IS DISTINCT FROM (g.amount_fen, g.institution_id, g.bank, g.supervised_account)
+        OR i.state NOT IN ('gathered', 'paid')
+        OR CASE WHEN g.settlement_id IS NULL THEN (i.state, i.turn) <> ('gathered', 0)
+           ELSE (s.institution_id, s.bank, s.supervised_account)
+               IS DISTINCT FROM (g.institution_id, g.bank, g.supervised_account)
+             OR 2 * i.turn + (i.state = 'paid')::int NOT BETWEEN s.booked_step AND 2 * s.turn + (s.state = 'paid')::int
+             OR (i.turn = s.turn AND i.state = 'paid' AND i.reference <> s.reference) END
+      UNION ALL SELECT i.order_id || ' ' || i.lesson_no FROM instructions i
+      WHERE i.state = 'gathered' AND NOT EXISTS (
+        SELECT FROM gathered g WHERE (g.order_id, g.lesson_no) = (i.order_id, i.lesson_no) AND i.kind = 'payout')""",
+    "a settlement is the sum of its lessons": """
+      SELECT s.settlement_id::text AS what FROM settlements s
+      LEFT JOIN (SELECT settlement_id, sum(amount_fen) AS fen, count(*) AS lessons FROM gathered GROUP BY 1) g
+        USING (settlement_id) WHERE (s.amount_fen, s.lessons) IS DISTINCT FROM (g.fen, g.lessons)""",
+    "a settlement is paid if its bank says so": """
+      SELECT coalesce(s.number, r.stem) AS what FROM settlements s FULL JOIN (
+        SELECT left(number, 29) AS stem, sum(CASE outcome WHEN 'paid' THEN amount_fen ELSE -amount_fen END) AS fen
+        FROM bank_results WHERE verdict = 'applied' AND outcome IN ('paid', 'returned') AND number LIKE 'G%'
+        GROUP BY 1) r ON r.stem = left(s.number, 29)
+      WHERE coalesce(r.fen, 0) IS DISTINCT FROM CASE s.state WHEN 'paid' THEN s.amount_fen ELSE 0 END""",
     "every payment held came from its bank, or was matched": """
       SELECT coalesce(a.order_id::text, m.bank || ' ' || m.reference) AS what FROM accounts a FULL JOIN (
         SELECT bank, reference, amount_fen, CAST(NULL AS uuid) AS order_id FROM bank_results

@@ -2,19 +2,20 @@
 
 Releases and results change the same rows, so one batch of both is one load and one write."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from services.escrow import ledger, suspense
+from services.escrow import ledger, settlements, suspense
 from services.escrow.domain import (
     SUSPENSE,
     Account,
     Answer,
     Instruction,
     Purpose,
+    Settlement,
     Suspense,
     Transfer,
     Verdict,
@@ -29,9 +30,11 @@ from services.escrow.domain import (
     purpose_of,
     release,
     settle,
+    settlement_of,
     start,
 )
-from services.escrow.tables import BankResultRow, FreezeRow, InstructionRow
+from services.escrow.payees import Payees, payees_of
+from services.escrow.tables import BankResultRow, InstructionRow, SettlementRow
 from shared.contracts.bank import Instruct, Result
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
@@ -51,16 +54,6 @@ from shared.ids import derived_id
 from shared.messaging.work import UnitOfWork
 
 INSTRUCTION_CHANGES: Final = ("attempt", "turn", "state", "reference", "asks", "returned", "changed_at")
-
-
-@dataclass(slots=True)
-class Freeze:
-    """What catalog told last of an institution: `frozen`, `thawing` (what waited goes out) or `thawed`."""
-
-    institution_id: UUID
-    state: str
-    change_no: int
-    changed_at: datetime
 
 
 @dataclass(slots=True)
@@ -85,6 +78,7 @@ def instruct(work: UnitOfWork, account: Account, instruction: Instruction, cause
     """Tells the bank, and sets the timer that asks again if no final answer comes."""
     number = instruction.number
     collect = instruction.kind == "collect"
+    payout_account = instruction.counter_account or account.payout_account
     work.send(
         Instruct(
             order_id=account.order_id,
@@ -92,7 +86,7 @@ def instruct(work: UnitOfWork, account: Account, instruction: Instruction, cause
             kind=instruction.kind,
             bank=account.bank,
             supervised_account=account.supervised_account,
-            counter_account=account.payout_account if instruction.kind == "payout" else "",
+            counter_account=payout_account if instruction.kind == "payout" else "",
             amount_fen=instruction.amount_fen,
             method=account.method if collect else "",
             refund_of=_collect_number(account) if instruction.kind == "refund" else "",
@@ -117,10 +111,18 @@ def _collect_number(account: Account) -> str:
     return Instruction(account.order_id, 0, "collect", account.price_fen, account.opened_at).number
 
 
-def begin(work: UnitOfWork, account: Account, instruction: Instruction, cause: Message[Any]) -> Transfer:
-    """Money of a payout or refund starts moving: the transfer to post. Tells the bank, and of a payout everybody."""
-    transfer = start(account, instruction, work.now)
-    instruct(work, account, instruction, cause)
+def begin(
+    work: UnitOfWork, account: Account, instruction: Instruction, cause: Message[Any], payees: Payees
+) -> Transfer:
+    """Money of a payout or refund starts moving: the transfer to post. Tells the bank, or gathers the payout with
+    others; and of a payout tells everybody."""
+    transfer = start(account, instruction, work.now, gathered=payees.gathers(account, instruction))
+    if instruction.state == "gathered":
+        payees.gather(work, account, instruction, cause)
+    else:
+        if instruction.kind == "payout":
+            instruction.counter_account = payees.redirected(account)
+        instruct(work, account, instruction, cause)
     if instruction.kind == "payout":
         _announce_release(work, account, instruction, cause)
     return transfer
@@ -146,7 +148,11 @@ async def move_money(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]
     accounts = await ledger.accounts_of(work, [purpose.order_id for purpose in known])
     keys = {(purpose.order_id, purpose.lesson_no, purpose.kind) for purpose in known}
     instructions = await work.load(InstructionRow, Instruction, keys, lock=False)
-    booking = _Booking(work, await frozen_of(work, accounts.values()))
+    gathered = {message.id: _settlement(message.data) for message in messages}
+    sums = await work.load(SettlementRow, Settlement, {key[0] for key in gathered.values() if key})
+    paid_out = {message.data.order_id for message in messages if isinstance(message.data, ReleaseLesson)}
+    institutions = {accounts[order_id].institution_id for order_id in paid_out & accounts.keys()}
+    booking = _Booking(work, await payees_of(work, institutions))
     for message in messages:
         purpose = purposes[message.id]
         account = accounts.get(purpose.order_id) if purpose else None
@@ -155,7 +161,11 @@ async def move_money(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]
             if purpose is not None and purpose.kind == "return":
                 booking.keep(message, await suspense.return_told(work, message, purpose))
                 continue
-            booking.book(message, purpose, account, instruction)
+            number = gathered[message.id]
+            if number is not None and number[0] in sums:
+                booking.book_gathered(message, sums[number[0]], number[1])
+            else:
+                booking.book(message, purpose, account, instruction)
             continue
         with work.answering(message):
             if account is None:
@@ -166,26 +176,22 @@ async def move_money(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]
     await booking.write()
 
 
-async def frozen_of(work: UnitOfWork, accounts: Iterable[Account]) -> frozenset[UUID]:
-    """Which of the accounts' institutions are frozen. They stay so until the commit: what begins to wait is seen by the
-    thaw that comes after it."""
-    institutions = {account.institution_id for account in accounts}
-    freezes = await work.load(FreezeRow, Freeze, institutions, lock="share")
-    return frozenset(one.institution_id for one in freezes.values() if one.state == "frozen")
-
-
 def _purpose(data: ReleaseLesson | Result) -> Purpose | None:
     if isinstance(data, Result):
         return purpose_of(data.number)
     return Purpose("payout", data.order_id, data.lesson_no, 0)
 
 
+def _settlement(data: ReleaseLesson | Result) -> tuple[UUID, int] | None:
+    return settlement_of(data.number) if isinstance(data, Result) else None
+
+
 class _Booking:
     """The rows that one batch of releases and results comes to."""
 
-    def __init__(self, work: UnitOfWork, frozen: frozenset[UUID]) -> None:
+    def __init__(self, work: UnitOfWork, payees: Payees) -> None:
         self.work = work
-        self.frozen = frozen
+        self.payees = payees
         self.raw: list[RawResult] = []
         self.suspense: list[Suspense] = []
         self.causes: dict[UUID, Message[Result]] = {}
@@ -193,18 +199,18 @@ class _Booking:
         self.accounts: dict[UUID, Account] = {}
         self.new: dict[tuple[UUID, int, str], Instruction] = {}
         self.instructions: dict[tuple[UUID, int, str], Instruction] = {}
+        self.settlements: dict[UUID, Settlement] = {}
 
     def release(
         self, message: Message[ReleaseLesson], account: Account, existing: Instruction | None
     ) -> Instruction | None:
         """Releases one lesson; returns its instruction if that is new."""
-        instruction = release(
-            account, existing, message.data.lesson_no, self.work.now, frozen=account.institution_id in self.frozen
-        )
+        frozen = account.institution_id in self.payees.frozen
+        instruction = release(account, existing, message.data.lesson_no, self.work.now, frozen=frozen)
         if instruction is None:
             return None
         if instruction.state == "sent":
-            self.transfers.append(begin(self.work, account, instruction, message))
+            self.transfers.append(begin(self.work, account, instruction, message, self.payees))
             self.accounts[account.order_id] = account
         self.new[instruction.key] = instruction
         return instruction
@@ -240,6 +246,19 @@ class _Booking:
                 self._paid_out(message, account, instruction)
         if verdict in SUSPENSE and result.outcome == "paid":
             self._suspend(message, verdict, account.order_id if account else result.order_id)
+        self.keep(message, verdict)
+
+    def book_gathered(self, message: Message[Result], settlement: Settlement, attempt: int) -> None:
+        """The same of a gathered payout."""
+        result = message.data
+        answer = Answer(result.outcome, attempt, result.amount_fen, result.reference, result.reason)
+        if settlement.bank != result.bank:
+            verdict = judge_unknown("payout", answer)
+        else:
+            verdict = judge_outgoing(settlement, answer)
+        if verdict == "applied":
+            settlements.answered(self.work, message, settlement, answer)
+            self.settlements[settlement.settlement_id] = settlement
         self.keep(message, verdict)
 
     def _collected(self, message: Message[Result], account: Account, instruction: Instruction) -> None:
@@ -372,3 +391,6 @@ class _Booking:
         self.work.insert(InstructionRow, list(self.new.values()))
         changed = [self.instructions[key] for key in sorted(self.instructions)]
         self.work.update(InstructionRow, changed, *INSTRUCTION_CHANGES)
+        self.payees.write(self.work)
+        answered = [self.settlements[key] for key in sorted(self.settlements)]
+        self.work.update(SettlementRow, answered, *settlements.SETTLEMENT_CHANGES)

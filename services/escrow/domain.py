@@ -3,6 +3,7 @@
 Every function first refuses, then changes the state objects it was given and says what must go out.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,7 +12,7 @@ from uuid import UUID
 
 from shared.contracts.errors import Refused
 from shared.ids import instruction_number
-from shared.money import lesson_price_fen
+from shared.money import MAX_FEN, lesson_price_fen
 
 Balance = Literal["paid", "held", "releasing", "released", "refunding", "refunded"]
 Kind = Literal["collect", "payout", "refund", "return"]
@@ -31,6 +32,8 @@ MOST_ATTEMPTS: Final = 35
 
 LETTER: Final[dict[Kind, str]] = {"collect": "C", "payout": "P", "refund": "R", "return": "S"}
 KIND_OF_LETTER: Final[dict[str, Kind]] = {"C": "collect", "P": "payout", "R": "refund", "S": "return"}
+GATHERED: Final = "G"
+"""The letter of a gathered payout's number: of a settlement, not of an order."""
 
 
 @dataclass(slots=True)
@@ -87,7 +90,7 @@ class Instruction:
     """What the bank was told for one purpose: lesson 0 is the whole order, and of payouts what the institution keeps
     of a refund. `attempt` grows after a definite refusal,
     `turn` each time a payment that was made came back; `returned` are the references of those. Of a `return`, the order
-    is the receipt in suspense."""
+    is the receipt in suspense. In state `gathered` the bank is not told of it, but of the settlement it is in."""
 
     order_id: UUID
     lesson_no: int
@@ -100,6 +103,8 @@ class Instruction:
     reference: str = ""
     asks: int = 0
     returned: list[str] = field(default_factory=list)
+    counter_account: str | None = None
+    """Where a payout of this attempt goes, if not to the account's own payout account."""
 
     @property
     def key(self) -> tuple[UUID, int, str]:
@@ -130,12 +135,25 @@ class Purpose:
 def purpose_of(number: str) -> Purpose | None:
     """The purpose written in `number`; None for a number that is not one of ours."""
     kind = KIND_OF_LETTER.get(number[:1])
-    if kind is None or len(number) != 30 or not number.isascii() or not number.isalnum() or number != number.upper():
+    parts = _parts(number)
+    return Purpose(kind, *parts) if kind and parts else None
+
+
+def settlement_of(number: str) -> tuple[UUID, int] | None:
+    """The settlement and the attempt written in the `number` of a gathered payout; None for any other number."""
+    parts = _parts(number)
+    if parts is None or number[:1] != GATHERED or parts[1] != 0:
         return None
-    order = int(number[1:26], 36)
-    if order >= 1 << 128:
+    return parts[0], parts[2]
+
+
+def _parts(number: str) -> tuple[UUID, int, int] | None:
+    if len(number) != 30 or not number.isascii() or not number.isalnum() or number != number.upper():
         return None
-    return Purpose(kind, UUID(int=order), int(number[26:29], 36), int(number[29], 36))
+    subject = int(number[1:26], 36)
+    if subject >= 1 << 128:
+        return None
+    return UUID(int=subject), int(number[26:29], 36), int(number[29], 36)
 
 
 def move(account: Account, transfer: Transfer) -> None:
@@ -283,8 +301,9 @@ def _payout(account: Account, lesson_no: int, amount_fen: int, now: datetime, fr
     return Instruction(account.order_id, lesson_no, "payout", amount_fen, now, state=state)
 
 
-def start(account: Account, instruction: Instruction, now: datetime) -> Transfer:
-    """Money starts moving (held → releasing or refunding), pending until the bank has paid."""
+def start(account: Account, instruction: Instruction, now: datetime, *, gathered: bool = False) -> Transfer:
+    """Money starts moving (held → releasing or refunding), pending until the bank has paid; `gathered` with others of
+    its institution, or each at once."""
     payout = instruction.kind == "payout"
     transfer = Transfer(
         account.order_id,
@@ -298,7 +317,7 @@ def start(account: Account, instruction: Instruction, now: datetime) -> Transfer
         now,
     )
     move(account, transfer)
-    instruction.state = "sent"
+    instruction.state = "gathered" if gathered else "sent"
     instruction.changed_at = now
     return transfer
 
@@ -387,8 +406,8 @@ def conclude(instruction: Instruction, answer: Answer, now: datetime) -> bool:
     return True
 
 
-def judge_outgoing(instruction: Instruction, answer: Answer) -> Verdict:
-    """What an answer to a payout or refund means; `applied`: the caller books it."""
+def judge_outgoing(instruction: "Instruction | Settlement", answer: Answer) -> Verdict:
+    """What an answer to a payout (of a lesson, or gathered) or refund means; `applied`: the caller books it."""
     if answer.outcome in ("accepted", "unknown"):
         return "noted"
     if answer.outcome == "paid" and answer.reference in instruction.returned:
@@ -434,8 +453,9 @@ def settle(account: Account, instruction: Instruction, reference: str, now: date
     return transfer
 
 
-def come_back(account: Account, instruction: Instruction, now: datetime) -> Transfer:
-    """A payment that was made came back (退票): a new pending movement the other way, to be paid under a new number."""
+def come_back(account: Account, instruction: Instruction, now: datetime, *, gathered: bool = False) -> Transfer:
+    """A payment that was made came back (退票): a new pending movement the other way, to be paid under a new number,
+    its own or that of the settlement in which it was `gathered`."""
     payout = instruction.kind == "payout"
     instruction.turn += 1
     transfer = Transfer(
@@ -450,7 +470,7 @@ def come_back(account: Account, instruction: Instruction, now: datetime) -> Tran
         now,
     )
     move(account, transfer)
-    instruction.state = "refused"
+    instruction.state = "gathered" if gathered else "refused"
     instruction.returned = [*instruction.returned, instruction.reference]
     instruction.reference = ""
     instruction.changed_at = now
@@ -459,7 +479,7 @@ def come_back(account: Account, instruction: Instruction, now: datetime) -> Tran
     return transfer
 
 
-def next_ask(instruction: Instruction) -> timedelta:
+def next_ask(instruction: "Instruction | Settlement") -> timedelta:
     """How long to wait for the bank before the instruction is looked at again."""
     if instruction.state == "refused":
         return min(RETRY_REFUSED_AFTER * (1 << min(instruction.attempt, 10)), RETRY_REFUSED_AT_MOST)
@@ -473,11 +493,11 @@ def would_still_collect(account: Account, instruction: Instruction, now: datetim
     return instruction.kind == "collect" and account.state != "collecting" and now <= account.pay_by
 
 
-def ask_again(instruction: Instruction, now: datetime) -> bool:
+def ask_again(instruction: "Instruction | Settlement", now: datetime) -> bool:
     """No final answer in time: the same number again after an unknown outcome, a new one after a definite refusal.
 
-    False when there is nothing to ask: it is paid, waits for a complaint, has no attempts left, or is a collection that
-    was refused.
+    False when there is nothing to ask: it is paid, waits for a complaint, is gathered, has no attempts left, or is a
+    collection that was refused.
     """
     if instruction.state == "refused":
         if instruction.attempt >= MOST_ATTEMPTS or instruction.kind == "collect":
@@ -585,3 +605,129 @@ def next_try(instruction: Instruction) -> datetime | None:
     if instruction.state == "refused" and instruction.attempt >= MOST_ATTEMPTS:
         return None
     return instruction.changed_at + next_ask(instruction)
+
+
+# --- gathered payouts: one for many lessons of an institution ---------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Gathered:
+    """A lesson whose fee goes out together with others; of one settlement once it is closed, and for ever. It may go
+    with those of the same bank, supervised account and payout account only."""
+
+    order_id: UUID
+    lesson_no: int
+    institution_id: UUID
+    bank: str
+    supervised_account: str
+    payout_account: str
+    amount_fen: int
+    gathered_at: datetime
+    settlement_id: UUID | None = None
+
+
+@dataclass(slots=True)
+class Settlement:
+    """A gathered payout: what the bank was told, and how it stands; attempts, turns and returns as an instruction's.
+
+    `booked_step` is the last step (`step`) that all its lessons have followed: they do so some at a time.
+    """
+
+    settlement_id: UUID
+    institution_id: UUID
+    bank: str
+    supervised_account: str
+    payout_account: str
+    amount_fen: int
+    lessons: int
+    closed_at: datetime
+    changed_at: datetime
+    number: str
+    attempt: int = 0
+    turn: int = 0
+    state: str = "sent"
+    reference: str = ""
+    reason: str = ""
+    asks: int = 0
+    returned: list[str] = field(default_factory=list)
+    booked_step: int = 0
+
+    @property
+    def kind(self) -> Kind:
+        """As an instruction's."""
+        return "payout"
+
+    @property
+    def step(self) -> int:
+        """How many times money has moved: paid, come back, paid again …"""
+        return 2 * self.turn + (self.state == "paid")
+
+
+def gathered_number(settlement_id: UUID, attempt: int) -> str:
+    """The number under which the bank knows an attempt of a gathered payout; 30 characters as all others."""
+    return instruction_number(GATHERED, settlement_id, 0, attempt)
+
+
+def first_settlement(open_lessons: Sequence[Gathered], most: int) -> list[Gathered]:
+    """Those of `open_lessons`, sorted by their accounts, that go out first in one sum: of the same two accounts, `most`
+    of them, and no more than a payout may be."""
+    first = open_lessons[0]
+    alike = itertools.takewhile(
+        lambda one: (one.supervised_account, one.payout_account) == (first.supervised_account, first.payout_account),
+        open_lessons[:most],
+    )
+    chosen: list[Gathered] = []
+    amount = 0
+    for one in alike:
+        amount += one.amount_fen
+        if amount > MAX_FEN:
+            break
+        chosen.append(one)
+    return chosen
+
+
+def close(settlement_id: UUID, chosen: Sequence[Gathered], now: datetime) -> Settlement:
+    """What was gathered goes out: the settlement of `chosen`, which from now on are in it."""
+    first = chosen[0]
+    for one in chosen:
+        one.settlement_id = settlement_id
+    return Settlement(
+        settlement_id=settlement_id,
+        institution_id=first.institution_id,
+        bank=first.bank,
+        supervised_account=first.supervised_account,
+        payout_account=first.payout_account,
+        amount_fen=sum(one.amount_fen for one in chosen),
+        lessons=len(chosen),
+        closed_at=now,
+        changed_at=now,
+        number=gathered_number(settlement_id, 0),
+    )
+
+
+def answer_settlement(settlement: Settlement, answer: Answer, now: datetime) -> None:
+    """A bank's answer that `judge_outgoing` has found to be new."""
+    settlement.reason = answer.reason
+    settlement.changed_at = now
+    if answer.outcome == "paid":
+        settlement.state = "paid"
+        settlement.reference = answer.reference
+        return
+    settlement.state = "refused"
+    if answer.outcome == "returned":
+        settlement.turn += 1
+        settlement.returned = [*settlement.returned, settlement.reference]
+        settlement.reference = ""
+
+
+def follow(account: Account, instruction: Instruction, settlement: Settlement, now: datetime) -> list[Transfer]:
+    """A lesson follows its settlement, over as many steps as it is behind: paid, come back, paid again … The transfers
+    to post, none if it is there."""
+    transfers: list[Transfer] = []
+    while (step := 2 * instruction.turn + (instruction.state == "paid")) < settlement.step:
+        if step % 2:
+            transfers.append(come_back(account, instruction, now, gathered=True))
+        else:
+            references = [*settlement.returned, settlement.reference]
+            transfers.append(settle(account, instruction, references[instruction.turn], now))
+    return transfers

@@ -1,12 +1,14 @@
 """Frozen institutions: their payouts wait; when they thaw, what waited goes out, once, some orders at a time."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
 
-from services.escrow import ledger
-from services.escrow.bank import Freeze
+from services.escrow import ledger, settlements
+from services.escrow.payees import payees_of
 from services.escrow.tables import FreezeRow
 from services.escrow.use_cases import let_go_of
 from shared.contracts.catalog import InstitutionFrozen, InstitutionThawed
@@ -23,6 +25,16 @@ SELECT DISTINCT i.order_id FROM instructions i JOIN accounts a ON a.order_id = i
 WHERE i.state = 'waiting' AND a.institution_id = :institution AND a.suspensions = 0
   AND (CAST(:after AS uuid) IS NULL OR i.order_id > :after) ORDER BY i.order_id LIMIT :most
 """)
+
+
+@dataclass(slots=True)
+class Freeze:
+    """What catalog told last of an institution: `frozen`, `thawing` (what waited goes out) or `thawed`."""
+
+    institution_id: UUID
+    state: str
+    change_no: int
+    changed_at: datetime
 
 
 async def freeze(work: UnitOfWork, message: Message[InstitutionFrozen]) -> None:
@@ -59,9 +71,11 @@ async def let_go(work: UnitOfWork, message: Message[ThawPayouts]) -> None:
     order_ids = list((await (await work.connection()).execute(_WAITING, parameters)).scalars())
     accounts = await ledger.accounts_of(work, order_ids)
     free = {order_id: account for order_id, account in accounts.items() if account.suspensions == 0}
-    ledger.post(work, await let_go_of(work, message, free), free)
+    payees = await payees_of(work, [ask.institution_id])
+    ledger.post(work, await let_go_of(work, message, free, payees), free)
     if len(order_ids) == ORDERS_AT_ONCE:
         work.send(ThawPayouts(institution_id=ask.institution_id, after=order_ids[-1]), message)
     else:
+        await settlements.close_what_is_open(work, ask.institution_id, message)
         known.state, known.changed_at = "thawed", work.now
         work.update(FreezeRow, [known], "state", "changed_at")

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from services.escrow import bank, freezes, queries, suspense, trouble, use_cases
+from services.escrow import bank, freezes, queries, settlements, suspense, trouble, use_cases
 from shared.contracts.bank import Result
 from shared.contracts.catalog import InstitutionFrozen, InstitutionThawed
 from shared.contracts.envelope import Message
 from shared.contracts.escrow import (
+    BookSettlement,
     CancelPayment,
+    ChangePayoutAccount,
+    ChooseSettlement,
+    CloseSettlement,
     CollectPayment,
     DivideLesson,
     InstructionDeadline,
@@ -22,6 +26,7 @@ from shared.contracts.escrow import (
     ResumeReleases,
     ReturnDeadline,
     ReturnSuspense,
+    SettlementDeadline,
     ShowAccount,
     SuspendReleases,
     SuspenseDeadline,
@@ -98,6 +103,41 @@ async def on_institution_thawed(work: UnitOfWork, message: Message[InstitutionTh
 async def on_thaw_payouts(work: UnitOfWork, message: Message[ThawPayouts]) -> None:
     """What waited for an institution goes out."""
     await freezes.let_go(work, message)
+
+
+@handlers.on(CloseSettlement)
+@each
+async def on_close_settlement(work: UnitOfWork, message: Message[CloseSettlement]) -> None:
+    """A bank's cut-off has come."""
+    await settlements.close(work, message)
+
+
+@handlers.on(SettlementDeadline)
+@each
+async def on_settlement_deadline(work: UnitOfWork, message: Message[SettlementDeadline]) -> None:
+    """A bank has said nothing final of a gathered payout."""
+    await settlements.deadline(work, message)
+
+
+@handlers.on(BookSettlement)
+@each
+async def on_book_settlement(work: UnitOfWork, message: Message[BookSettlement]) -> None:
+    """Lessons follow their settlement."""
+    await settlements.book(work, message)
+
+
+@handlers.on(ChooseSettlement)
+@each
+async def on_choose_settlement(work: UnitOfWork, message: Message[ChooseSettlement]) -> None:
+    """An institution chooses how it is paid."""
+    await settlements.choose(work, message)
+
+
+@handlers.on(ChangePayoutAccount)
+@each
+async def on_change_payout_account(work: UnitOfWork, message: Message[ChangePayoutAccount]) -> None:
+    """An institution has another payout account."""
+    await settlements.change_payout_account(work, message)
 
 
 @handlers.on(SuspendReleases)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, MetaData, String, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Index, MetaData, String, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -100,7 +100,7 @@ class InstructionRow(Base, table=True):
     __tablename__ = "instructions"
     __table_args__ = (
         CheckConstraint("kind IN ('collect', 'payout', 'refund', 'return')", name="kind"),
-        CheckConstraint("state IN ('waiting', 'sent', 'refused', 'paid', 'dropped')", name="state"),
+        CheckConstraint("state IN ('waiting', 'gathered', 'sent', 'refused', 'paid', 'dropped')", name="state"),
         CheckConstraint("amount_fen > 0", name="positive"),
         Index("instructions_waiting", "order_id", postgresql_where="state = 'waiting'"),
         # What was refused or came back and is not paid yet: few rows, whatever was ever paid.
@@ -123,6 +123,91 @@ class InstructionRow(Base, table=True):
     reference: str = Field(max_length=100)
     asks: int
     returned: list[str] = Field(sa_type=JSONB)
+    changed_at: datetime = Field(sa_type=UTC_TIME)
+    counter_account: str | None = Field(max_length=100)
+
+
+class GatheredRow(Base, table=True):
+    """A lesson whose fee goes out with others of its institution; in one settlement at most, by its key.
+
+    By institution, as settlements are: these statements span orders, at a bank's cut-off and never for one lesson.
+    """
+
+    __tablename__ = "gathered"
+    __table_args__ = (
+        CheckConstraint("amount_fen > 0", name="positive"),
+        Index(
+            "gathered_open",
+            *("institution_id", "bank", "supervised_account", "payout_account", "order_id", "lesson_no"),
+            postgresql_where="settlement_id IS NULL",
+        ),
+        Index("gathered_settlement", "settlement_id", "order_id", "lesson_no"),
+    )
+
+    order_id: UUID = Field(primary_key=True)
+    lesson_no: int = Field(primary_key=True)
+    institution_id: UUID
+    bank: str = Field(max_length=40)
+    supervised_account: str = Field(max_length=100)
+    payout_account: str = Field(max_length=100)
+    amount_fen: int = Field(sa_type=BigInteger)
+    gathered_at: datetime = Field(sa_type=UTC_TIME)
+    settlement_id: UUID | None
+
+
+class SettlementRow(Base, table=True):
+    """A gathered payout: what the bank was told of many lessons. `number` is that of the present attempt; the first 29
+    characters are those of every attempt."""
+
+    __tablename__ = "settlements"
+    __table_args__ = (
+        CheckConstraint("state IN ('sent', 'refused', 'paid')", name="state"),
+        CheckConstraint("amount_fen > 0 AND lessons > 0", name="positive"),
+        UniqueConstraint("number"),
+        Index("settlements_institution", "institution_id", "closed_at"),
+    )
+
+    settlement_id: UUID = Field(primary_key=True)
+    institution_id: UUID
+    bank: str = Field(max_length=40)
+    supervised_account: str = Field(max_length=100)
+    payout_account: str = Field(max_length=100)
+    amount_fen: int = Field(sa_type=BigInteger)
+    lessons: int
+    closed_at: datetime = Field(sa_type=UTC_TIME)
+    changed_at: datetime = Field(sa_type=UTC_TIME)
+    number: str = Field(max_length=30)
+    attempt: int
+    turn: int
+    state: str = Field(max_length=10)
+    reference: str = Field(max_length=100)
+    reason: str = Field(sa_type=Text)
+    asks: int
+    returned: list[str] = Field(sa_type=JSONB)
+    booked_step: int
+
+
+class SettlementModeRow(Base, table=True):
+    """How an institution is paid, if it has ever chosen; who chose last."""
+
+    __tablename__ = "settlement_modes"
+    __table_args__ = (CheckConstraint("mode IN ('at_once', 'daily', 'weekly')", name="mode"),)
+
+    institution_id: UUID = Field(primary_key=True)
+    mode: str = Field(max_length=10)
+    changed_by: str = Field(max_length=100)
+    changed_at: datetime = Field(sa_type=UTC_TIME)
+
+
+class PayoutAccountRow(Base, table=True):
+    """Where payouts of an institution's orders at a bank go, if it has changed that; who changed it last."""
+
+    __tablename__ = "payout_accounts"
+
+    institution_id: UUID = Field(primary_key=True)
+    bank: str = Field(primary_key=True, max_length=40)
+    payout_account: str = Field(max_length=100)
+    changed_by: str = Field(max_length=100)
     changed_at: datetime = Field(sa_type=UTC_TIME)
 
 

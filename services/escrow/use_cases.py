@@ -7,9 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from services.escrow import ledger
-from services.escrow.bank import INSTRUCTION_CHANGES, begin, frozen_of, instruct, set_deadline
+from services.escrow.bank import INSTRUCTION_CHANGES, begin, instruct, set_deadline
 from services.escrow.domain import (
     ASK_AGAIN_AFTER,
+    RETRY_REFUSED_AT_MOST,
     Account,
     Instruction,
     Transfer,
@@ -20,6 +21,7 @@ from services.escrow.domain import (
     refund,
     would_still_collect,
 )
+from services.escrow.payees import Payees, payees_of
 from services.escrow.tables import AccountRow, InstructionRow, SuspensionRow
 from shared.contracts.catalog import BankAccount
 from shared.contracts.envelope import Message
@@ -116,17 +118,21 @@ async def resume(work: UnitOfWork, message: Message[ResumeReleases]) -> None:
     work.update(SuspensionRow, [row], "ended", "changed_at")
     account.suspensions -= 1
     transfers: list[Transfer] = []
-    if account.suspensions == 0 and not await frozen_of(work, [account]):
-        transfers = await let_go_of(work, message, {account.order_id: account})
+    payees = await payees_of(work, [account.institution_id])
+    if account.suspensions == 0 and account.institution_id not in payees.frozen:
+        transfers = await let_go_of(work, message, {account.order_id: account}, payees)
     ledger.post(work, transfers, {account.order_id: account})
 
 
-async def let_go_of(work: UnitOfWork, cause: Message[Any], accounts: Mapping[UUID, Account]) -> list[Transfer]:
+async def let_go_of(
+    work: UnitOfWork, cause: Message[Any], accounts: Mapping[UUID, Account], payees: Payees
+) -> list[Transfer]:
     """What waited of these orders goes out; the transfers to post."""
     of_orders = await work.load_all(InstructionRow, Instruction, list(accounts), by=("order_id",))
     waiting = [instruction for instruction in of_orders if instruction.state == "waiting"]
-    transfers = [begin(work, accounts[one.order_id], one, cause) for one in waiting]
-    work.update(InstructionRow, waiting, *INSTRUCTION_CHANGES)
+    transfers = [begin(work, accounts[one.order_id], one, cause, payees) for one in waiting]
+    work.update(InstructionRow, waiting, *INSTRUCTION_CHANGES, "counter_account")
+    payees.write(work)
     return transfers
 
 
@@ -152,12 +158,13 @@ async def _send_back(work: UnitOfWork, message: Message[Any], ask: RefundOrder) 
     of_order = await work.load_all(InstructionRow, Instruction, [order_id], by=("order_id",))
     existing = next((one for one in of_order if one.kind == "refund" and one.lesson_no == 0), None)
     decided = {one.lesson_no for one in of_order if one.lesson_no}
-    frozen = bool(await frozen_of(work, [account]))
+    payees = await payees_of(work, [account.institution_id])
+    frozen = account.institution_id in payees.frozen
     new: list[Instruction] = []
     if account.state != "failed":
         new = refund(account, existing, decided, ask.lessons, ask.deduction_fen, ask.reason, work.now, frozen=frozen)
     if new:
-        _begin(work, message, account, new)
+        _begin(work, message, account, new, payees)
     else:
         _repeat_end(work, account, existing, message)
 
@@ -170,16 +177,18 @@ async def divide_lesson(work: UnitOfWork, message: Message[DivideLesson]) -> Non
         raise Refused("order_unknown")
     keys = [(ask.order_id, ask.lesson_no, kind) for kind in ("payout", "refund")]
     decided = list((await work.load(InstructionRow, Instruction, keys)).values())
-    frozen = bool(await frozen_of(work, [account]))
+    payees = await payees_of(work, [account.institution_id])
+    frozen = account.institution_id in payees.frozen
     new = divide(account, decided, ask.lesson_no, ask.release_fen, work.now, frozen=frozen)
     if new:
-        _begin(work, message, account, new)
+        _begin(work, message, account, new, payees)
 
 
-def _begin(work: UnitOfWork, cause: Message[Any], account: Account, new: Sequence[Instruction]) -> None:
+def _begin(work: UnitOfWork, cause: Message[Any], account: Account, new: Sequence[Instruction], payees: Payees) -> None:
     """New payments of one order start, but for those that wait."""
-    transfers = [begin(work, account, one, cause) for one in new if one.state == "sent"]
+    transfers = [begin(work, account, one, cause, payees) for one in new if one.state == "sent"]
     work.insert(InstructionRow, new)
+    payees.write(work)
     ledger.post(work, transfers, {account.order_id: account}, given_back=True)
 
 
@@ -216,11 +225,14 @@ async def payment_deadline(work: UnitOfWork, message: Message[PaymentDeadline]) 
 
 
 async def instruction_deadlines(work: UnitOfWork, messages: Sequence[Message[InstructionDeadline]]) -> None:
-    """Banks that gave no final answer are asked again."""
+    """Banks that gave no final answer are asked again. A payout they refused is not tried anew while the institution is
+    frozen."""
     accounts = await ledger.accounts_of(work, [message.data.order_id for message in messages])
     purposes = {message.id: purpose_of(message.data.number) for message in messages}
     keys = {(p.order_id, p.lesson_no, p.kind) for p in purposes.values() if p is not None}
     instructions = await work.load(InstructionRow, Instruction, keys, lock=False)
+    refused = {one.order_id for one in instructions.values() if one.state == "refused" and one.order_id in accounts}
+    payees = await payees_of(work, (accounts[order_id].institution_id for order_id in refused))
     changed: dict[tuple[UUID, int, str], Instruction] = {}
     for message in messages:
         purpose = purposes[message.id]
@@ -230,7 +242,11 @@ async def instruction_deadlines(work: UnitOfWork, messages: Sequence[Message[Ins
             continue
         if would_still_collect(account, instruction, work.now):
             set_deadline(work, instruction, message, account.pay_by + ASK_AGAIN_AFTER)
+        elif (instruction.kind, instruction.state) == ("payout", "refused") and account.institution_id in payees.frozen:
+            set_deadline(work, instruction, message, work.now + RETRY_REFUSED_AT_MOST)
         elif ask_again(instruction, work.now):
+            if instruction.kind == "payout" and instruction.asks == 0:  # a new number, to where payouts go now
+                instruction.counter_account = payees.redirected(account)
             instruct(work, account, instruction, message)
             changed[instruction.key] = instruction
-    work.update(InstructionRow, [changed[key] for key in sorted(changed)], *INSTRUCTION_CHANGES)
+    work.update(InstructionRow, [changed[key] for key in sorted(changed)], *INSTRUCTION_CHANGES, "counter_account")

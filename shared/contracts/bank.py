@@ -1,15 +1,27 @@
 """The words between escrow and the banks. Accepted is not paid; unknown is asked again with the same number."""
 
-from typing import Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
+
+from pydantic import Field
 
 from shared.contracts import topics
 from shared.contracts.envelope import Command, Event
-from shared.contracts.types import InstructionNumber, Moment, Name, Word
+from shared.contracts.types import InstructionNumber, Moment, Name, Part, Word
 from shared.money import PositiveFen
 
 InstructionKind = Literal["collect", "payout", "refund"]
 Outcome = Literal["accepted", "paid", "refused", "unknown", "returned"]
+MOST_GATHERED: Final = 2_000
+"""Most lessons of one gathered payout: their list fits a message [ours]."""
+
+
+class GatheredLesson(Part):
+    """One lesson of a gathered payout. Lesson 0: what the institution keeps of a refund."""
+
+    order_id: UUID
+    lesson_no: Annotated[int, Field(strict=True, ge=0, le=40_000)]
+    amount_fen: PositiveFen
 
 
 class Instruct(Command, type="bank.instruct.v1", topic=topics.BANK_INSTRUCTIONS, key="order_id"):
@@ -19,6 +31,7 @@ class Instruct(Command, type="bank.instruct.v1", topic=topics.BANK_INSTRUCTIONS,
     payout: from there to `counter_account`; refund: from there back the way it came: the very movement that the bank
     knows as `refund_reference`, or, where none is named, what came under the number `refund_of`. Money that nobody
     asked for has only its reference, and if the bank has not told where it came in, no `supervised_account`.
+    A payout with `lessons` is gathered, its amount their sum: `order_id` is then the id of the settlement.
     """
 
     order_id: UUID
@@ -32,6 +45,7 @@ class Instruct(Command, type="bank.instruct.v1", topic=topics.BANK_INSTRUCTIONS,
     refund_of: InstructionNumber | Literal[""] = ""
     refund_reference: Name | Literal[""] = ""
     valid_until: Moment | None = None
+    lessons: Annotated[tuple[GatheredLesson, ...], Field(max_length=MOST_GATHERED)] = ()
 
 
 class Result(Event, type="bank.result.v1", topic=topics.BANK_RESULTS, key="order_id"):

@@ -110,7 +110,9 @@ class UpdateDisclosure(
 ):
     """The authority enters what is disclosed from now on, whole: a part that was missing, a renewed licence.
 
-    Refused with what is missing where a listed institution would no longer disclose all; never of a closed one.
+    Refused with what is missing where a listed institution would no longer disclose all; never of a closed one. The
+    account is at a bank that supervises: the institution chooses, and may move to another. Then new orders go there;
+    those before keep the bank and accounts they were paid with. Also refused: bank_unknown, bank_account_invalid.
     """
 
     institution_id: UUID

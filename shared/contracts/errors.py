@@ -100,6 +100,9 @@ CODES: dict[str, ErrorCode] = {
     "suspense_state": ErrorCode("该笔挂账资金当前状态不允许此操作", 409),
     "suspense_elsewhere": ErrorCode("该笔资金不在该订单的监管账户", 409),
     "suspense_attempts": ErrorCode("该笔挂账资金退回次数已达上限，请与银行核对", 409),
+    # banks
+    "bank_unknown": ErrorCode("该银行未与监管部门签约", 422),
+    "bank_account_invalid": ErrorCode("银行账号格式有误", 422),
     # complaints
     "route_unknown": ErrorCode("未找到该地区和类别的受理部门", 422),
     "complaint_unknown": ErrorCode("未找到该投诉举报", 404),

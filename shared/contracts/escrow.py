@@ -14,6 +14,7 @@ from shared.contracts.types import (
     InstructionNumber,
     LessonNo,
     Moment,
+    Name,
     PageSize,
     Part,
     Reason,
@@ -137,6 +138,30 @@ class ReturnDeadline(Command, type="escrow.suspense.return_deadline.v1", topic=_
     receipt_id: UUID
 
 
+class CloseSettlement(Command, type="escrow.settlement.close.v1", topic=_COMMANDS, key="institution_id"):
+    """Timer: the cut-off of a bank. What was gathered there for the institution goes out as one payout, or as several
+    where it is long or has several accounts. Ends in `SettlementClosed`."""
+
+    institution_id: UUID
+    bank: Word
+
+
+class SettlementDeadline(Command, type="escrow.settlement.deadline.v1", topic=_COMMANDS, key="settlement_id"):
+    """Timer: the bank has not given a final answer to a gathered payout; it is asked again, as of a lesson's."""
+
+    settlement_id: UUID
+
+
+class BookSettlement(Command, type="escrow.settlement.book.v1", topic=_COMMANDS, key="settlement_id"):
+    """Escrow to itself: the bank has paid a gathered payout, or it came back. Its lessons follow, some at a time; those
+    up to `after_order`, `after_lesson` have. `step` says which answer this follows: a later one takes over."""
+
+    settlement_id: UUID
+    step: Annotated[int, Field(strict=True, ge=0)]
+    after_order: UUID | None = None
+    after_lesson: Annotated[int, Field(strict=True, ge=0, le=40_000)] = 0
+
+
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
@@ -185,6 +210,40 @@ class PayoutReturned(Event, type="escrow.payout_returned.v1", topic=_EVENTS, key
     institution_id: UUID
     lesson_no: PartNo
     amount_fen: Fen
+    reason: str
+
+
+class SettlementClosed(Event, type="escrow.settlement_closed.v1", topic=_EVENTS, key="institution_id"):
+    """What was gathered for an institution is on its way to `payout_account`, in one sum (汇总结算)."""
+
+    settlement_id: UUID
+    institution_id: UUID
+    bank: Word
+    payout_account: Name
+    number: InstructionNumber
+    amount_fen: PositiveFen
+    lessons: Count
+
+
+class SettlementPaid(Event, type="escrow.settlement_paid.v1", topic=_EVENTS, key="institution_id"):
+    """The bank has paid a gathered sum; `Settled` of each lesson follows."""
+
+    settlement_id: UUID
+    institution_id: UUID
+    number: InstructionNumber
+    amount_fen: PositiveFen
+    lessons: Count
+
+
+class SettlementDelayed(Event, type="escrow.settlement_delayed.v1", topic=_EVENTS, key="institution_id"):
+    """The bank refused a gathered sum, or it came back (退票): it is tried again under a new number. The institution
+    must look at its account. When it came back, `PayoutReturned` of each lesson follows."""
+
+    settlement_id: UUID
+    institution_id: UUID
+    number: InstructionNumber
+    amount_fen: PositiveFen
+    outcome: Literal["refused", "returned"]
     reason: str
 
 
@@ -440,3 +499,46 @@ class ListEscrowTotals(Request, type="escrow.totals.list.v1", topic=_REQUESTS, r
     institution_id: UUID | None = None
     limit: PageSize = 20
     after: InstitutionKey | None = None
+
+
+# --- how an institution is paid -------------------------------------------------------------------------------------
+
+SettlementMode = Literal["at_once", "daily", "weekly"]
+
+
+class PayoutAccount(Part):
+    """Where payouts of an institution's orders at a bank go, if not where it said when the orders were paid."""
+
+    bank: Word
+    payout_account: Name
+
+
+class SettlementView(Reply, type="escrow.settlement.view.v1"):
+    """How an institution is paid."""
+
+    institution_id: UUID
+    mode: SettlementMode
+    payout_accounts: tuple[PayoutAccount, ...] = ()
+
+
+class ChooseSettlement(
+    Request, type="escrow.settlement.choose.v1", topic=_REQUESTS, key="institution_id", reply=SettlementView
+):
+    """How the institution is paid from now on (结算方式): each lesson at once, or gathered until the bank's cut-off of
+    each working day, or of the week. The institution itself, or an authority. What is gathered goes out as the new
+    mode says."""
+
+    institution_id: UUID
+    mode: SettlementMode
+
+
+class ChangePayoutAccount(
+    Request, type="escrow.payout_account.change.v1", topic=_REQUESTS, key="institution_id", reply=SettlementView
+):
+    """The institution has another payout account for its orders at one bank (the old one was closed, or it moves to
+    another bank). For instructions from now on, and for those tried again after a refusal or a return; a number that
+    the bank was told keeps its account. Refused: bank_unknown, bank_account_invalid."""
+
+    institution_id: UUID
+    bank: Word
+    payout_account: Name

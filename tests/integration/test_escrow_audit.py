@@ -10,16 +10,21 @@ import asyncpg
 import pytest
 
 from services.escrow import audit
+from shared.actors import Actor
 from shared.contracts.bank import Instruct
 from shared.contracts.catalog import InstitutionFrozen
 from shared.contracts.escrow import (
+    BookSettlement,
     CancelPayment,
+    ChooseSettlement,
+    CloseSettlement,
     DivideLesson,
     MatchSuspense,
     RefundOrder,
     ReleaseLesson,
     ResumeReleases,
     ReturnSuspense,
+    Settled,
     SuspendReleases,
 )
 from shared.ids import new_id
@@ -102,14 +107,25 @@ async def open_books(escrow: Escrow) -> dict[str, str]:
     await escrow.harness.ask(match, OPERATOR)
     backs: list[Instruct] = []  # one on its way, one made, one made that came back
     for receipt in receipts[1:]:
-        _, said = await decide(escrow, ReturnSuspense(receipt_id=receipt.receipt_id, reason="无主"))
-        backs.append(only(Instruct, said))
+        _, told_back = await decide(escrow, ReturnSuspense(receipt_id=receipt.receipt_id, reason="无主"))
+        backs.append(only(Instruct, told_back))
     await escrow.at_once(*(result(one) for one in backs[1:]))
     await escrow.at_once(result(backs[2], outcome="returned", reference=f"back-{backs[2].number}"))
 
+    gathering, settled = await escrow.held(), await escrow.held()
+    for ask in (gathering, settled):
+        choice = ChooseSettlement(institution_id=ask.institution_id, mode="weekly")
+        await escrow.harness.ask(choice, Actor("district-1", "authority"))
+        await escrow.at_once(ReleaseLesson(order_id=ask.order_id, lesson_no=1))
+    await escrow.at_once(ReleaseLesson(order_id=settled.order_id, lesson_no=2))
+    told = only(Instruct, await escrow.at_once(CloseSettlement(institution_id=settled.institution_id, bank="icbc")))
+    said = await escrow.at_once(result(told))
+    await escrow.harness.until(lambda: escrow.harness.seen(Settled, settled.order_id))
+    assert only(BookSettlement, said).step == 1
+
     named = {"fresh": fresh, "failed": failed, "waiting": waiting, "held": held, "matched": matched}
     named |= {"refunding": refunding, "refunded": refunded}
-    named |= {"partly": partly, "divided": divided, "frozen": frozen}
+    named |= {"partly": partly, "divided": divided, "frozen": frozen, "gathering": gathering, "settled": settled}
     return {name: str(ask.order_id) for name, ask in named.items()}
 
 
@@ -132,7 +148,8 @@ async def test_right_books_in_all_states_pass_every_proof(books: Books) -> None:
 
 async def test_empty_books_are_right(books: Books) -> None:
     async with books.changed() as connection:
-        await connection.execute("TRUNCATE accounts, transfers, instructions, bank_results, suspense, suspensions")
+        await connection.execute("""
+            TRUNCATE accounts, transfers, instructions, bank_results, suspense, suspensions, gathered, settlements""")
         report = await audit.prove(connection)
     assert report.violations == {}
     assert (report.orders, report.transfers, report.moved_fen) == (0, 0, 0)
@@ -160,6 +177,8 @@ _INSTRUCTION = """INSERT INTO instructions
 _OPENED = "UPDATE suspense SET state = 'open', matched_order_id = NULL"
 _OF_HELD = "WHERE order_id = {held} AND lesson_no ="
 _COLLECT_OF_HELD = "WHERE number LIKE 'C%' AND verdict = 'applied' AND order_id = {held}"
+
+_GATHERED = "each gathered lesson is a payout of its order and follows its settlement"
 
 DAMAGE = [
     # proof, at which order, what was done to the tables
@@ -370,6 +389,46 @@ DAMAGE = [
         "",
         f"{_INSTRUCTION} ('{new_id()}', 0, 'return', 0, 0, 'sent', 1, '', 0, '[]', now())",
     ),
+    ("custody per bank = what its results say", "", "UPDATE settlements SET booked_step = 0, amount_fen = 1"),
+    (_GATHERED, "gathering", "DELETE FROM gathered WHERE order_id = {gathering}"),
+    (_GATHERED, "gathering", "UPDATE gathered SET amount_fen = 1 WHERE order_id = {gathering}"),
+    (_GATHERED, "gathering", "UPDATE gathered SET bank = 'abc' WHERE order_id = {gathering}"),
+    (
+        _GATHERED,
+        "gathering",
+        "UPDATE instructions SET state = 'sent' WHERE order_id = {gathering} AND kind = 'payout'",
+    ),
+    (_GATHERED, "settled", "UPDATE gathered SET settlement_id = NULL WHERE order_id = {settled} AND lesson_no = 1"),
+    (_GATHERED, "settled", "UPDATE settlements SET supervised_account = 'S-2'"),
+    (_GATHERED, "settled", "DELETE FROM settlements"),
+    ("a settlement is the sum of its lessons", "", "UPDATE settlements SET amount_fen = amount_fen + 1"),
+    ("a settlement is the sum of its lessons", "", "UPDATE settlements SET lessons = lessons + 1"),
+    (
+        "a settlement is the sum of its lessons",
+        "",
+        """UPDATE gathered SET settlement_id = (SELECT settlement_id FROM settlements LIMIT 1)
+           WHERE order_id = {gathering}""",
+    ),
+    (
+        _GATHERED,
+        "settled",
+        "UPDATE instructions SET state = 'gathered', reference = '' WHERE order_id = {settled} AND lesson_no = 2",
+    ),
+    (
+        _GATHERED,
+        "settled",
+        "UPDATE instructions SET turn = 1 WHERE order_id = {settled} AND lesson_no = 2",
+    ),
+    (
+        _GATHERED,
+        "settled",
+        "UPDATE instructions SET reference = 'other' WHERE order_id = {settled} AND lesson_no = 2",
+    ),
+    (_GATHERED, "settled", "UPDATE settlements SET state = 'sent', booked_step = 0"),
+    ("a settlement is paid if its bank says so", "", "UPDATE settlements SET state = 'sent'"),
+    ("a settlement is paid if its bank says so", "", "DELETE FROM bank_results WHERE number LIKE 'G%'"),
+    ("a settlement is paid if its bank says so", "", "UPDATE bank_results SET amount_fen = 1 WHERE number LIKE 'G%'"),
+    ("a settlement is paid if its bank says so", "", "DELETE FROM settlements"),
     ("money that belongs nowhere is suspense", "", "DELETE FROM suspense WHERE order_id = {fresh}"),
     ("money that belongs nowhere is suspense", "", "UPDATE suspense SET amount_fen = 2 WHERE order_id = {fresh}"),
     ("money that belongs nowhere is suspense", "", "DELETE FROM bank_results WHERE order_id = {fresh}"),
@@ -446,6 +505,17 @@ async def test_a_lesson_moved_to_a_refunded_order_by_careful_hands_is_found(book
         ("instructions_kind_check", "UPDATE instructions SET kind = 'gift' WHERE order_id = {fresh}"),
         ("instructions_state_check", "UPDATE instructions SET state = 'lost' WHERE order_id = {fresh}"),
         ("instructions_positive_check", "UPDATE instructions SET amount_fen = 0 WHERE order_id = {fresh}"),
+        ("gathered_pkey", "INSERT INTO gathered SELECT * FROM gathered"),
+        ("gathered_positive_check", "UPDATE gathered SET amount_fen = 0"),
+        (
+            "settlements_number_key",
+            """INSERT INTO settlements SELECT (r).* FROM (
+               SELECT json_populate_record(s, json_build_object('settlement_id', gen_random_uuid())) AS r
+               FROM settlements s) copies""",
+        ),
+        ("settlements_state_check", "UPDATE settlements SET state = 'lost'"),
+        ("settlements_positive_check", "UPDATE settlements SET lessons = 0"),
+        ("settlement_modes_mode_check", "UPDATE settlement_modes SET mode = 'yearly'"),
         ("suspense_pkey", "INSERT INTO suspense SELECT * FROM suspense"),
         ("suspense_positive_check", "UPDATE suspense SET amount_fen = 0"),
         ("suspense_state_check", "UPDATE suspense SET state = 'lost' WHERE state = 'open'"),

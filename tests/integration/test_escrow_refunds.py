@@ -13,6 +13,7 @@ from shared.contracts.envelope import Data
 from shared.contracts.escrow import (
     CollectPayment,
     DivideLesson,
+    InstructionDeadline,
     PayoutReturned,
     RefundDelayed,
     Refunded,
@@ -21,7 +22,7 @@ from shared.contracts.escrow import (
     ReleaseLesson,
     Settled,
 )
-from shared.ids import new_id
+from shared.ids import instruction_number, new_id
 from tests.harness import Harness
 from tests.integration.test_escrow import LESSON_FEN, PRICE_FEN, Complaint, Escrow, codes, only, result
 
@@ -171,6 +172,18 @@ async def test_while_an_institution_is_frozen_releases_wait_refunds_go_on_and_th
     await escrow.harness.until(all_out)
     assert only(Released, await escrow.tell(held_back.resume)).lesson_no == 1
     assert (await escrow.payout(first, 3)).kind == "payout"
+
+
+async def test_a_refused_payout_of_a_frozen_institution_is_not_tried_anew_until_it_thaws(escrow: Escrow) -> None:
+    ask = await escrow.held()
+    payout = await escrow.payout(ask)
+    await escrow.tell(result(payout, outcome="refused", reference="no"))
+    await escrow.tell(frozen(ask, 2))
+    late = InstructionDeadline(order_id=ask.order_id, number=payout.number)
+    assert await escrow.at_once(late) == []
+    assert await escrow.timers(ask) != {}
+    await escrow.tell(thawed(ask, 3))
+    assert only(Instruct, await escrow.at_once(late)).number == instruction_number("P", ask.order_id, 1, 1)
 
 
 async def test_what_was_told_before_does_not_freeze_again(escrow: Escrow) -> None:

@@ -86,10 +86,24 @@ def _key(row: Any, names: Sequence[str]) -> Any:
     return getattr(row, names[0]) if len(names) == 1 else tuple(getattr(row, name) for name in names)
 
 
+class Nothing:
+    """A connection that finds no rows."""
+
+    async def execute(self, *_: Any) -> "Nothing":
+        return self
+
+    def all(self) -> list[Any]:
+        return []
+
+
 class MemoryWork(UnitOfWork):
     """A unit of work on `Tables`, with what PostgreSQL refuses: a second row of one key."""
 
     tables: Tables
+
+    async def connection(self) -> Any:
+        """For what is asked of institutions in SQL: here none is frozen and each is paid at once."""
+        return Nothing()
 
     async def load_all(self, model: Any, into: Any, keys: Any, *, by: Any = (), lock: Lock = True) -> list[Any]:
         names = tuple(by) or primary_key(model)

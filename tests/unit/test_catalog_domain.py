@@ -1,5 +1,6 @@
 """The rules of catalog: who may be listed, what may be offered, who gets a seat."""
 
+import copy
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta, timezone
@@ -10,7 +11,7 @@ import pytest
 
 from services.catalog import domain
 from services.catalog.domain import Course, Institution, Reservation, SeatBook, Seats
-from shared.contracts.catalog import Disclosure, InstitutionState, Licence
+from shared.contracts.catalog import BankAccount, Disclosure, InstitutionState, Licence
 from shared.contracts.errors import Refused
 from shared.ids import new_id
 from shared.policy import Category, policy_for
@@ -49,6 +50,31 @@ def published(institution: Institution, **changes: Any) -> Course:
 
 
 # --- institutions -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("account", "code"),
+    [
+        (BankAccount(bank="hsbc", supervised_account="8800 0001", payout_account="6200 0001"), "bank_unknown"),
+        (BankAccount(bank="abc", supervised_account="8800 0001", payout_account="六二零零"), "bank_account_invalid"),
+    ],
+)
+def test_an_institution_chooses_among_the_banks_that_supervise(account: BankAccount, code: str) -> None:
+    with pytest.raises(Refused) as refused:
+        applied(disclosure=disclosure(NOW, account=account))
+    assert refused.value.code == code
+    institution = listed()
+    before = copy.deepcopy(institution)
+    with pytest.raises(Refused) as refused:
+        domain.disclose(institution, disclosure(NOW, account=account), "换银行", AUTHORITY, NOW)
+    assert refused.value.code == code
+    assert [one.field for one in refused.value.errors] == (
+        [] if code == "bank_unknown" else ["disclosure.account.payout_account"]
+    )
+    assert institution == before
+    moved = BankAccount(bank="abc", supervised_account="9900 0001", payout_account="6300 0001")
+    assert domain.disclose(institution, disclosure(NOW, account=moved), "换银行", AUTHORITY, NOW)
+    assert institution.account == moved.model_dump()
 
 
 def test_a_new_institution_has_applied_and_its_history_begins() -> None:
