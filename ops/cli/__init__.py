@@ -35,6 +35,8 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "status": ("running:status", "Processes, what waits, what is parked, what nobody has read yet."),
         "timeline": ("timeline:timeline", "Everything that was said about one order, in order."),
         "ledger": ("ledger:app", "The books of escrow: prove them, or show one order's."),
+        "reconcile": ("reconcile:reconcile", "A bank's statement of a day against instructions against ledger."),
+        "breaks": ("breaks:app", "What differs from the banks' statements: look, say why, agree."),
     },
     "Mend it": {
         "dlq": ("dlq:app", "Dead letters: what could not be handled. Look at them, replay them."),
