@@ -71,7 +71,7 @@ async def reconcile(
         pass  # says in words when there is none
     try:
         statement = StatementFile.open(file, wanted, form)
-        view, page = await _run(dsn, statement, bank, common)
+        view, page = await run(dsn, statement, bank, common)
     except BadStatement as error:
         hint = "Nothing was loaded. services/escrow/statements.py says what a statement looks like."
         raise CommandError(f"{file}: {error}", hint, WRONG_CALL) from None
@@ -86,7 +86,8 @@ async def reconcile(
     return DONE if view.no_breaks else FOUND
 
 
-async def _run(dsn: str, statement: StatementFile, bank: str, common: Common) -> tuple[ReconciliationView, BreakPage]:
+async def run(dsn: str, statement: StatementFile, bank: str, common: Common) -> tuple[ReconciliationView, BreakPage]:
+    """Loads a file and compares it, in one transaction, with a bar; how the day stands, and its first breaks."""
     database = Database(dsn, pool_size=1)
     try:
         with _bar(statement, error_console if common.json else console):

@@ -275,13 +275,14 @@ class _Entries:
         self._space = ""
         self._number = 0
         self._balances: set[str] = set()
+        self._paths: dict[tuple[str, ...], str] = {}
 
     def hear(self, event: str, element: Any) -> Iterator[Line]:
         """What an element says; one that was heard is forgotten."""
-        name = etree.QName(element).localname
+        if not self._space:
+            self._begin(element)
+        name = element.tag.rpartition("}")[2]
         if event == "start":
-            if not self._space:
-                self._begin(element)
             if name == "Stmt":
                 self._balances = set()
             return
@@ -311,7 +312,11 @@ class _Entries:
         self._space = f"{{{name.namespace}}}"
 
     def _text(self, element: Any, *path: str) -> str:
-        found = element.findtext("/".join(f"{self._space}{name}" for name in path))
+        # Asked a dozen times for each entry: the path in lxml's words is made once.
+        where = self._paths.get(path)
+        if where is None:
+            where = self._paths[path] = "/".join(f"{self._space}{name}" for name in path)
+        found = element.findtext(where)
         return found.strip() if found else ""
 
     def _balance(self, element: Any) -> None:
