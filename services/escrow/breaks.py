@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from services.escrow.reconcile import Connection, connection_of, overdue_after
+from services.escrow.reconcile import Connection, connection_of, overdue_from
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
 from shared.contracts.escrow import (
@@ -108,13 +108,13 @@ async def break_deadline(work: UnitOfWork, message: Message[BreakDeadline]) -> N
     if not row["breaks"]:
         return
     age = age_working_days(row["first_seen"], work.now)
-    if age > overdue_after(work.now):
+    if overdue_from(row["first_seen"], work.now) <= work.now:
         work.send(BreaksOverdue(bank=due.bank, day=due.day, breaks=row["breaks"], age_working_days=age), message)
     work.set_timer(due, add_working_days(work.now, 1), message, subject=f"{due.bank}:{due.day}")
 
 
 def _shown(row: asyncpg.Record, now: datetime) -> Break:
     age = age_working_days(row["first_seen"], now)
-    overdue = row["state"] in ("open", "proposed") and age > overdue_after(now)
+    overdue = row["state"] in ("open", "proposed") and overdue_from(row["first_seen"], now) <= now
     values = {name: row[name] for name in row.keys() & Break.model_fields.keys()}
     return Break(**values, age_working_days=age, overdue=overdue)

@@ -205,6 +205,9 @@ _STATEMENTS: Final = """
 SELECT day, statement_id, opening_fen, closing_fen, in_fen, out_fen, lines FROM statements
 WHERE bank = $1 AND state = 'closed' AND day BETWEEN $2::date - 1 AND $2::date + 1
 """
+_OLDEST: Final = """
+SELECT min(first_seen) FROM breaks WHERE bank = $1 AND day = $2 AND state IN ('open', 'proposed')
+"""
 _LATE: Final = """
 SELECT EXISTS (SELECT FROM breaks WHERE bank = $1 AND day = $2 AND type = 'late' AND state IN ('open', 'proposed'))
 """
@@ -307,7 +310,8 @@ async def close_statement(work: UnitOfWork, message: Message[CloseStatement]) ->
     Refused: statement_incomplete, statement_unknown, statement_state.
     """
     ask = message.data
-    if work.actor(message, "bank", "operator").role == "bank":
+    actor = work.actor(message, "bank", "operator")
+    if actor.role == "bank":
         work.actor(message, "bank", subject=ask.bank)
     connection = await connection_of(work)
     await _lock(connection, ask.bank)
@@ -316,16 +320,17 @@ async def close_statement(work: UnitOfWork, message: Message[CloseStatement]) ->
     )
     if known is None and ask.lines == 0:
         # A day on which nothing moved has no lines to begin it.
-        await connection.execute(_INSERT, ask.statement_id, ask.bank, ask.day, "messages", "", "", work.now)
+        await connection.execute(_INSERT, ask.statement_id, ask.bank, ask.day, "messages", "", actor.subject, work.now)
     elif known is None or (known["bank"], known["day"]) != (ask.bank, ask.day):
         raise Refused("statement_unknown")
     elif known["state"] not in ("loading", "closed"):
         raise Refused("statement_state", state=known["state"])
     totals = Totals(ask.lines, ask.in_fen, ask.out_fen, ask.opening_fen, ask.closing_fen)
-    if known is None or known["state"] == "loading":
+    new = known is None or known["state"] == "loading"
+    if new:
         await _close(connection, ask.statement_id, ask.bank, ask.day, totals)
     work.cancel_timer(StatementDeadline, ask.statement_id)
-    work.reply(message, await _reconcile(work, connection, ask.bank, ask.day, message))
+    work.reply(message, await _reconcile(work, connection, ask.bank, ask.day, message, new=new))
 
 
 async def show_reconciliation(work: UnitOfWork, message: Message[ShowReconciliation]) -> None:
@@ -368,7 +373,7 @@ async def load(work: UnitOfWork, file: StatementFile, bank: str, loaded_by: str)
         while some := list(islice(lines, LINES_AT_ONCE)):
             await add_lines(connection, statement_id, some)
         await _close(connection, statement_id, bank, file.day, file.totals)
-    return await _reconcile(work, connection, bank, file.day, None)
+    return await _reconcile(work, connection, bank, file.day, None, new=not same)
 
 
 # --- what both share --------------------------------------------------------------------------------------------------
@@ -412,37 +417,40 @@ async def _close(connection: Connection, statement_id: UUID, bank: str, day: dat
 
 
 async def _reconcile(
-    work: UnitOfWork, connection: Connection, bank: str, day: date, cause: Message[Any] | None
+    work: UnitOfWork, connection: Connection, bank: str, day: date, cause: Message[Any] | None, *, new: bool
 ) -> ReconciliationView:
-    """Compares a day, and those beside it whose breaks this statement may end or bring; tells how the day stands."""
+    """Compares a day, and those beside it whose breaks this statement may end or bring. Tells of each that is `new`, or
+    stands otherwise than before."""
+    shown = await view(connection, bank, day)
     for plan in _PLANS:
         await connection.execute(f"SET LOCAL {plan} = on")
     await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
     await connection.execute("SET LOCAL work_mem = '64MB'")
     await connection.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
-    if (await view(connection, bank, day)).lines > LINES_AT_ONCE:
+    if new and shown.lines > LINES_AT_ONCE:
         await connection.execute("ANALYZE statement_lines", timeout=STATEMENT_TIMEOUT_S)
-    await _compare(connection, bank, day, work.now)
+    changed = {day: await _compare(connection, bank, day, work.now) or new}
     before, after = day - timedelta(days=1), day + timedelta(days=1)
     if await connection.fetchval(_LATE, bank, before):
-        await _compare(connection, bank, before, work.now)
-    await _compare(connection, bank, after, work.now)
+        changed[before] = await _compare(connection, bank, before, work.now)
+    changed[after] = await _compare(connection, bank, after, work.now)
     for setting in (*_PLANS, "plan_cache_mode", "work_mem", "statement_timeout"):
         await connection.execute(f"SET LOCAL {setting} TO DEFAULT")
-    shown = await view(connection, bank, day)
-    told = Reconciled(bank=bank, day=day, lines=shown.lines, breaks=shown.breaks, no_breaks=shown.no_breaks)
-    work.send(told, cause)
-    if not shown.no_breaks:
-        _remind(work, bank, day, cause)
-    return shown
+    for one in sorted(one for one, otherwise in changed.items() if otherwise):
+        shown = await view(connection, bank, one)
+        told = Reconciled(bank=bank, day=one, lines=shown.lines, breaks=shown.breaks, no_breaks=shown.no_breaks)
+        work.send(told, cause)
+        if not shown.no_breaks:
+            await _remind(work, connection, bank, one, cause)
+    return await view(connection, bank, day)
 
 
-def _remind(work: UnitOfWork, bank: str, day: date, cause: Message[Any] | None) -> None:
-    """When the day's breaks must be resolved."""
+async def _remind(work: UnitOfWork, connection: Connection, bank: str, day: date, cause: Message[Any] | None) -> None:
+    """When the oldest of the day's breaks must be resolved; the next working day, if that has passed."""
     data = BreakDeadline(bank=bank, day=day)
-    due_at = add_working_days(work.now, overdue_after(work.now))
-    correlation = cause.correlationid if cause else new_id()
-    trace = cause.traceparent if cause else new_traceparent()
+    due_at = overdue_from(await connection.fetchval(_OLDEST, bank, day), work.now)
+    if due_at <= work.now:
+        due_at = add_working_days(work.now, 1)
     work.timers.append(
         TimerRow(
             type=data.TYPE,
@@ -451,30 +459,32 @@ def _remind(work: UnitOfWork, bank: str, day: date, cause: Message[Any] | None) 
             due_at=due_at,
             data=data.model_dump_json(),
             key=data.partition_key,
-            correlationid=correlation,
+            correlationid=cause.correlationid if cause else new_id(),
             causationid=cause.id if cause else None,
-            traceparent=trace,
+            traceparent=cause.traceparent if cause else new_traceparent(),
         )
     )
 
 
-def overdue_after(now: datetime) -> int:
-    """Working days after which a break is overdue. One figure for all: a bank's statement knows no category."""
-    return policy_for(NATION, Category.SUBJECT, shanghai(now).date()).break_overdue_working_days
+def overdue_from(first_seen: datetime, now: datetime) -> datetime:
+    """When a break is overdue. One figure for all: a bank's statement knows no category."""
+    policy = policy_for(NATION, Category.SUBJECT, shanghai(now).date())
+    return add_working_days(first_seen, policy.break_overdue_working_days)
 
 
-async def _compare(connection: Connection, bank: str, day: date, now: datetime) -> None:
-    """What differs on a day, merged into `breaks`. Nothing, for a day without a statement."""
+async def _compare(connection: Connection, bank: str, day: date, now: datetime) -> bool:
+    """What differs on a day, merged into `breaks`; whether any of them changed. Without a statement, nothing."""
     near = {row["day"]: row for row in await connection.fetch(_STATEMENTS, bank, day)}
     this = near.get(day)
     if this is None:
-        return
+        return False
     before, after = near.get(day - timedelta(days=1)), near.get(day + timedelta(days=1))
     begins, ends = Day(day).begins, Day(day).ends
     statement_id, day_long = this["statement_id"], timedelta(days=1)
 
-    async def run(sql: str, *arguments: Any) -> None:
-        await connection.execute(sql, *arguments, timeout=STATEMENT_TIMEOUT_S)
+    async def run(sql: str, *arguments: Any) -> bool:
+        """Whether any row was written."""
+        return not (await connection.execute(sql, *arguments, timeout=STATEMENT_TIMEOUT_S)).endswith(" 0")
 
     await run(_TEMPORARY)
     for select in EXPECTED:
@@ -492,8 +502,8 @@ async def _compare(connection: Connection, bank: str, day: date, now: datetime) 
     await _compare_balances(connection, bank, this, before, after)
     await run(_NAME, bank, day)
     await run("ANALYZE found")
-    await run(_MERGE, bank, day, now)
-    await run(_CLOSE_BREAKS, bank, day, now)
+    merged = await run(_MERGE, bank, day, now)
+    return await run(_CLOSE_BREAKS, bank, day, now) or merged
 
 
 async def _compare_balances(
