@@ -115,6 +115,8 @@ class Policy:
     payment_window_seconds: int = 900
     counter_payment_window_seconds: int = 86_400
 
+    break_overdue_working_days: int = 3  # 对账差异应处理完毕 [ours]
+
     reminders_from: time = REMINDERS_FROM
     reminders_until: time = REMINDERS_UNTIL
     codes: CodeRules = field(default_factory=CodeRules)

@@ -36,6 +36,8 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "timeline": ("timeline:timeline", "Everything that was said about one order, in order."),
         "ledger": ("ledger:app", "The books of escrow: prove them, or show one order's."),
         "trouble": ("suspense:trouble", "Payments that banks refused or gave back, and that are not made yet."),
+        "reconcile": ("reconcile:reconcile", "A bank's statement of a day against instructions against ledger."),
+        "breaks": ("breaks:app", "What differs from the banks' statements: look, say why, agree."),
     },
     "Mend it": {
         "dlq": ("dlq:app", "Dead letters: what could not be handled. Look at them, replay them."),

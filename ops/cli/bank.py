@@ -1,6 +1,7 @@
 """`yike bank`: the stand-in that plays the banks in demos and tests. What it shall do wrong, and what it has done."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -10,11 +11,11 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.markup import escape
 
-from ops.bank import desk
+from ops.bank import desk, statements
 from ops.bank.behaviour import Name
 from ops.cli.base import DONE, FOUND, NO_STACK, USUAL, WRONG_CALL, CommandError, Common, local, table, yuan
 from ops.cli.site import Found, clock_now, rows
-from ops.cli.when import moment, span
+from ops.cli.when import day_of, moment, span
 from shared.contracts.bank import InstructionKind
 
 app = App(
@@ -131,26 +132,36 @@ async def clear(*, order: UUID | None = None, common: Common = USUAL) -> int:
 
 @app.command
 async def statement(
+    day: str = "",
     *,
+    form: statements.Form = "csv",
+    out: Path | None = None,
     bank: str = "",
     since: str = "",
     until: str = "",
     limit: Annotated[int, Parameter(validator=Number(gte=1))] = 200,
     common: Common = USUAL,
 ) -> int:
-    """Show the bank's own statement (对账单): balances, and the entries of a time, oldest first.
+    """Show the bank's own statement (对账单): balances, and the entries of a time, oldest first. Or write one day's.
 
     Exits with 1 if a balance is not the sum of its entries.
 
     For example:
 
         yike bank statement
+        yike bank statement 2026-11-23 --form camt053 --out statement.xml
         yike bank statement --bank icbc --since 1d --json
 
     Parameters
     ----------
+    day
+        Write the statement of this day of Shanghai as a file, as a bank sends it in the morning: with --out.
+    form
+        csv or camt053 (ISO 20022, version 001.08).
+    out
+        The file to write.
     bank
-        Only this bank.
+        Only this bank; of a file icbc, if none is named.
     since
         From this moment (ISO 8601 or a span back from now); else from the beginning.
     until
@@ -159,6 +170,8 @@ async def statement(
         At most so many entries.
     """
     found = Found(common)
+    if day or out:
+        return await _write_statement(found, day, form, out, bank or "icbc", common)
     now = await clock_now(found.admin_dsn)
     first, last = (moment(typed, now) if typed else None for typed in (since, until))
     try:
@@ -213,6 +226,22 @@ async def deposit(
         raise _unreachable(error) from None
     data = result.model_dump(mode="json")
     common.show(data, lambda console: console.print(f"{yuan(fen)} came in, reference {result.reference}"))
+    return DONE
+
+
+async def _write_statement(
+    found: Found, typed: str, form: statements.Form, out: Path | None, bank: str, common: Common
+) -> int:
+    if not typed or out is None:
+        raise CommandError("A statement is written of a day into a file.", "Name both: DATE --out FILE.", WRONG_CALL)
+    day = day_of(typed)
+    try:
+        with out.open("w", encoding="utf-8", newline="") as file:
+            lines = await statements.write(found.dsn("bank"), bank, day, form, file)
+    except (OSError, asyncpg.PostgresError) as error:
+        raise _unreachable(error) from None
+    data = {"bank": bank, "day": day.isoformat(), "form": form, "file": str(out), "lines": lines}
+    common.show(data, lambda console: console.print(f"{lines} lines of {bank} on {day} are in {escape(str(out))}"))
     return DONE
 
 

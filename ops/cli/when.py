@@ -1,7 +1,7 @@
 """Spans (`7d`, `1h30m`) and moments (`2026-03-01T12:00`, `2h` ago) as an operator types them."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from ops.cli.base import SHANGHAI, WRONG_CALL, CommandError
@@ -29,3 +29,11 @@ def moment(typed: str, now: datetime) -> datetime:
             hint = "Write 2026-03-01T12:00 (Shanghai), 2026-03-01T04:00Z, or a span back from now: 2h."
             raise CommandError(f"{typed!r} is no moment.", hint, WRONG_CALL) from None
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=SHANGHAI)).astimezone(UTC)
+
+
+def day_of(typed: str) -> date:
+    """A day of Shanghai. Raises CommandError."""
+    try:
+        return date.fromisoformat(typed)
+    except ValueError:
+        raise CommandError(f"{typed!r} is no day.", "Write it like 2026-11-23.", WRONG_CALL) from None

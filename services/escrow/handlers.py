@@ -3,33 +3,41 @@
 from collections.abc import Sequence
 from typing import Any
 
-from services.escrow import bank, freezes, queries, settlements, suspense, trouble, use_cases
+from services.escrow import bank, breaks, freezes, queries, reconcile, settlements, suspense, trouble, use_cases
 from shared.contracts.bank import Result
 from shared.contracts.catalog import InstitutionFrozen, InstitutionThawed
 from shared.contracts.envelope import Message
 from shared.contracts.escrow import (
     BookSettlement,
+    BreakDeadline,
     CancelPayment,
     ChangePayoutAccount,
     ChooseSettlement,
     CloseSettlement,
+    CloseStatement,
     CollectPayment,
     DivideLesson,
     InstructionDeadline,
+    ListBreaks,
     ListEscrowTotals,
     ListSuspense,
     ListTrouble,
     MatchSuspense,
     PaymentDeadline,
+    ProposeBreak,
     RefundOrder,
     ReleaseLesson,
+    ResolveBreak,
     ResumeReleases,
     ReturnDeadline,
     ReturnSuspense,
     SettlementDeadline,
     ShowAccount,
+    ShowReconciliation,
+    StatementDeadline,
     SuspendReleases,
     SuspenseDeadline,
+    TakeStatementLines,
     ThawPayouts,
 )
 from shared.messaging.handlers import Handlers, each
@@ -208,3 +216,62 @@ async def on_list_trouble(work: UnitOfWork, message: Message[ListTrouble]) -> No
 async def on_list_totals(work: UnitOfWork, message: Message[ListEscrowTotals]) -> None:
     """An authority wants to see the money of its institutions."""
     await queries.list_totals(work, message)
+
+
+# --- reconciliation ---------------------------------------------------------------------------------------------------
+
+
+@handlers.on(TakeStatementLines)
+@each
+async def on_take_statement_lines(work: UnitOfWork, message: Message[TakeStatementLines]) -> None:
+    """A bank's statement comes, some lines at a time."""
+    await reconcile.take_lines(work, message)
+
+
+@handlers.on(CloseStatement)
+@each
+async def on_close_statement(work: UnitOfWork, message: Message[CloseStatement]) -> None:
+    """All lines of a statement have come."""
+    await reconcile.close_statement(work, message)
+
+
+@handlers.on(StatementDeadline)
+@each
+async def on_statement_deadline(work: UnitOfWork, message: Message[StatementDeadline]) -> None:
+    """A statement was never closed."""
+    await reconcile.statement_deadline(work, message)
+
+
+@handlers.on(ShowReconciliation)
+@each
+async def on_show_reconciliation(work: UnitOfWork, message: Message[ShowReconciliation]) -> None:
+    """Somebody wants to see how a day fits."""
+    await reconcile.show_reconciliation(work, message)
+
+
+@handlers.on(ListBreaks)
+@each
+async def on_list_breaks(work: UnitOfWork, message: Message[ListBreaks]) -> None:
+    """Somebody wants to see what differs."""
+    await breaks.list_breaks(work, message)
+
+
+@handlers.on(ProposeBreak)
+@each
+async def on_propose_break(work: UnitOfWork, message: Message[ProposeBreak]) -> None:
+    """Somebody says why something differs."""
+    await breaks.propose(work, message)
+
+
+@handlers.on(ResolveBreak)
+@each
+async def on_resolve_break(work: UnitOfWork, message: Message[ResolveBreak]) -> None:
+    """Somebody else agrees."""
+    await breaks.resolve(work, message)
+
+
+@handlers.on(BreakDeadline)
+@each
+async def on_break_deadline(work: UnitOfWork, message: Message[BreakDeadline]) -> None:
+    """The breaks of a day should be resolved by now."""
+    await breaks.break_deadline(work, message)

@@ -1,6 +1,6 @@
 """The tables of escrow. Each has the order id first: no statement spans orders, so they can be sharded by it."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import ClassVar
 from uuid import UUID
 
@@ -222,6 +222,8 @@ class BankResultRow(Base, table=True):
             text("left(number, 29)"),
             postgresql_where="verdict = 'applied' AND outcome IN ('refused', 'returned')",
         ),
+        # A day's results are looked up by when the bank says they happened; rows come in nearly that order.
+        Index("bank_results_happened_at", "happened_at", postgresql_using="brin"),
     )
 
     id: UUID = Field(primary_key=True)
@@ -290,4 +292,88 @@ class SuspensionRow(Base, table=True):
     order_id: UUID = Field(primary_key=True)
     complaint_id: UUID = Field(primary_key=True)
     ended: bool
+    changed_at: datetime = Field(sa_type=UTC_TIME)
+
+
+class StatementRow(Base, table=True):
+    """A bank's statement of one day (对账单): `loading` while its lines come as messages, then closed; another one for
+    the same day replaces it. `ours_fen` is what the bank should hold at the end of that day by our books."""
+
+    __tablename__ = "statements"
+    __table_args__ = (
+        CheckConstraint("form IN ('csv', 'camt053', 'messages')", name="form"),
+        CheckConstraint("state IN ('loading', 'closed', 'replaced', 'dropped')", name="state"),
+        CheckConstraint("lines >= 0 AND in_fen >= 0 AND out_fen >= 0", name="totals"),
+        Index("statements_closed", "bank", "day", unique=True, postgresql_where="state = 'closed'"),
+    )
+
+    statement_id: UUID = Field(primary_key=True)
+    bank: str = Field(max_length=40)
+    day: date
+    form: str = Field(max_length=10)
+    sha256: str = Field(max_length=64)
+    state: str = Field(max_length=10)
+    lines: int
+    in_fen: int = Field(sa_type=BigInteger)
+    out_fen: int = Field(sa_type=BigInteger)
+    opening_fen: int = Field(sa_type=BigInteger)
+    closing_fen: int = Field(sa_type=BigInteger)
+    ours_fen: int = Field(sa_type=BigInteger)
+    loaded_by: str = Field(max_length=128)
+    loaded_at: datetime = Field(sa_type=UTC_TIME)
+
+
+class StatementLineRow(Base, table=True):
+    """One line of a statement. `fen` is signed: what came in is positive. Order, lesson and kind are what our number
+    says, if it is one. No other index: lines are only ever read by statement, all of them at once."""
+
+    __tablename__ = "statement_lines"
+    __table_args__ = (
+        CheckConstraint("fen <> 0", name="moves"),
+        CheckConstraint("status IN ('booked', 'pending', 'returned')", name="status"),
+    )
+
+    statement_id: UUID = Field(primary_key=True)
+    line_no: int = Field(primary_key=True)
+    number: str = Field(max_length=100)
+    reference: str = Field(max_length=100)
+    fen: int = Field(sa_type=BigInteger)
+    booked_at: datetime = Field(sa_type=UTC_TIME)
+    status: str = Field(max_length=10)
+    order_id: UUID | None
+    lesson_no: int | None
+    kind: str | None = Field(max_length=10)
+
+
+class BreakRow(Base, table=True):
+    """What differs between a bank's statement and our books (差异). Its id is made of what differs: a rerun finds it.
+
+    open → proposed (somebody says why) → resolved (somebody else agrees); closed: it does not stand any more.
+    """
+
+    __tablename__ = "breaks"
+    __table_args__ = (
+        CheckConstraint(
+            "type IN ('missing_here', 'missing_there', 'amount', 'status', 'duplicate', 'late', 'balance')", name="type"
+        ),
+        CheckConstraint("state IN ('open', 'proposed', 'resolved', 'closed')", name="state"),
+        CheckConstraint("state <> 'resolved' OR (resolved_by <> proposed_by AND reason <> '')", name="second_person"),
+        Index("breaks_day", "bank", "day"),
+        Index("breaks_open", "first_seen", "break_id", postgresql_where="state IN ('open', 'proposed')"),
+    )
+
+    break_id: UUID = Field(primary_key=True)
+    bank: str = Field(max_length=40)
+    day: date
+    type: str = Field(max_length=20)
+    number: str = Field(max_length=100)
+    reference: str = Field(max_length=100)
+    ours_fen: int = Field(sa_type=BigInteger)
+    theirs_fen: int = Field(sa_type=BigInteger)
+    note: str = Field(max_length=200)
+    state: str = Field(max_length=10)
+    reason: str = Field(max_length=500)
+    proposed_by: str = Field(max_length=128)
+    resolved_by: str = Field(max_length=128)
+    first_seen: datetime = Field(sa_type=UTC_TIME)
     changed_at: datetime = Field(sa_type=UTC_TIME)

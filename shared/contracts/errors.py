@@ -103,6 +103,14 @@ CODES: dict[str, ErrorCode] = {
     # banks
     "bank_unknown": ErrorCode("该银行未与监管部门签约", 422),
     "bank_account_invalid": ErrorCode("银行账号格式有误", 422),
+    # banks' statements
+    "statement_unknown": ErrorCode("未找到该日对账单", 404),
+    "statement_invalid": ErrorCode("对账单内容有误", 422),
+    "statement_state": ErrorCode("对账单当前状态不允许此操作", 409),
+    "statement_incomplete": ErrorCode("对账单明细与合计不符", 409, retryable=True),
+    "break_unknown": ErrorCode("未找到该对账差异", 404),
+    "break_state": ErrorCode("该对账差异当前状态不允许此操作", 409),
+    "break_second_person": ErrorCode("对账差异须由另一人复核", 403),
     # complaints
     "route_unknown": ErrorCode("未找到该地区和类别的受理部门", 422),
     "complaint_unknown": ErrorCode("未找到该投诉举报", 404),

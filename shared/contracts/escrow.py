@@ -1,5 +1,6 @@
 """The words of escrow: payments, releases, refunds, the order's account."""
 
+from datetime import date
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -542,3 +543,179 @@ class ChangePayoutAccount(
     institution_id: UUID
     bank: Word
     payout_account: Name
+
+
+# --- reconciliation with the banks' statements ----------------------------------------------------------------------
+
+StatementStatus = Literal["booked", "pending", "returned"]
+BreakType = Literal["missing_here", "missing_there", "amount", "status", "duplicate", "late", "balance"]
+"""missing_here: the bank moved money we know nothing of; missing_there: we booked what is not on the statement;
+late: one of the two so near midnight that the next day's statement may bring it; balance: sums that do not fit."""
+BreakState = Literal["open", "proposed", "resolved", "closed"]
+"""closed: it does not stand any more, by itself."""
+LineNo = Annotated[int, Field(strict=True, ge=1, le=5_000_000)]
+Lines = Annotated[int, Field(strict=True, ge=0, le=5_000_000)]
+
+
+class StatementLine(Part):
+    """One line of a bank's statement. `number` is ours, where the bank has one; `reference` the bank's own."""
+
+    line_no: LineNo
+    number: Annotated[str, Field(max_length=100)] = ""
+    reference: Name
+    direction: Literal["credit", "debit"]
+    amount_fen: PositiveFen
+    booked_at: Moment
+    status: StatementStatus = "booked"
+
+
+class StatementTaken(Reply, type="escrow.statement.taken.v1"):
+    """These lines are kept until the statement is closed."""
+
+    statement_id: UUID
+    line_nos: tuple[LineNo, ...]
+
+
+class TakeStatementLines(
+    Request, type="escrow.statement.line_batch.v1", topic=_REQUESTS, key="bank", reply=StatementTaken
+):
+    """Some lines of a bank's statement of one day (对账单), which is whole once it is closed. Sent again, lines of the
+    same numbers replace those that came before. By the bank itself, or an operator."""
+
+    statement_id: UUID
+    bank: Word
+    day: date
+    lines: Annotated[tuple[StatementLine, ...], Field(min_length=1, max_length=500)]
+
+
+class ReconciliationView(Reply, type="escrow.reconciliation.view.v1"):
+    """How a bank's statement of a day fits our books. `breaks` are those that nobody has resolved, by type; `no_breaks`
+    says that there is none. `ours_fen` is what the bank should hold at the end of the day by our books."""
+
+    bank: Word
+    day: date
+    statement_id: UUID
+    lines: Lines
+    in_fen: int
+    out_fen: int
+    opening_fen: int
+    closing_fen: int
+    ours_fen: int
+    breaks: dict[BreakType, int]
+    resolved: int
+    no_breaks: bool
+
+
+class CloseStatement(Request, type="escrow.statement.close.v1", topic=_REQUESTS, key="bank", reply=ReconciliationView):
+    """All lines were sent: so many, which come to so much (what is pending does not count). The day is reconciled.
+
+    Replaces an earlier statement of that day. Refused: statement_incomplete (send what is missing and close again),
+    statement_unknown, statement_state.
+    """
+
+    statement_id: UUID
+    bank: Word
+    day: date
+    lines: Lines
+    in_fen: Annotated[int, Field(strict=True, ge=0)]
+    out_fen: Annotated[int, Field(strict=True, ge=0)]
+    opening_fen: Annotated[int, Field(strict=True)]
+    closing_fen: Annotated[int, Field(strict=True)]
+
+
+class ShowReconciliation(
+    Request, type="escrow.reconciliation.show.v1", topic=_REQUESTS, key="bank", reply=ReconciliationView
+):
+    """A day's reconciliation; for operators, authorities and the bank itself."""
+
+    bank: Word
+    day: date
+
+
+class Break(Part):
+    """One difference (对账差异), signed in fen: what came in is positive. Its age is in working days."""
+
+    break_id: UUID
+    bank: Word
+    day: date
+    type: BreakType
+    number: str
+    reference: str
+    ours_fen: int
+    theirs_fen: int
+    note: str
+    state: BreakState
+    reason: str
+    proposed_by: str
+    resolved_by: str
+    first_seen: Moment
+    age_working_days: int
+    overdue: bool
+
+
+class BreakView(Reply, type="escrow.break.view.v1"):
+    """One break, after what was done to it."""
+
+    found: Break
+
+
+class BreakPage(Reply, type="escrow.break.page.v1"):
+    """Breaks, oldest first; `next_after` continues, None: there are no more."""
+
+    breaks: tuple[Break, ...]
+    next_after: UUID | None = None
+
+
+class ListBreaks(Request, type="escrow.break.list.v1", topic=_REQUESTS, key="bank", reply=BreakPage):
+    """The breaks that nobody has resolved yet, of one bank or all, of one day or all; for operators and authorities."""
+
+    bank: Word | Literal[""] = ""
+    day: date | None = None
+    after: UUID | None = None
+    limit: PageSize = 50
+
+
+class ProposeBreak(Request, type="escrow.break.propose.v1", topic=_REQUESTS, key="break_id", reply=BreakView):
+    """An operator says why a break may be laid to rest. Another one must agree. Refused: break_unknown, break_state."""
+
+    break_id: UUID
+    reason: Reason
+
+
+class ResolveBreak(Request, type="escrow.break.resolve.v1", topic=_REQUESTS, key="break_id", reply=BreakView):
+    """Another operator agrees to the reason proposed. Refused: break_second_person, break_unknown, break_state."""
+
+    break_id: UUID
+
+
+class StatementDeadline(Command, type="escrow.statement.deadline.v1", topic=_COMMANDS, key="bank"):
+    """Timer: a statement was begun and never closed; its lines are dropped."""
+
+    bank: Word
+    statement_id: UUID
+
+
+class BreakDeadline(Command, type="escrow.break.deadline.v1", topic=_COMMANDS, key="bank"):
+    """Timer: the breaks of a day should be resolved by now."""
+
+    bank: Word
+    day: date
+
+
+class Reconciled(Event, type="escrow.reconciled.v1", topic=_EVENTS, key="bank"):
+    """A day was reconciled with a bank; `breaks` are those unresolved, by type, and `no_breaks` says there is none."""
+
+    bank: Word
+    day: date
+    lines: Lines
+    breaks: dict[BreakType, int]
+    no_breaks: bool
+
+
+class BreaksOverdue(Event, type="escrow.breaks_overdue.v1", topic=_EVENTS, key="bank"):
+    """The alarm: breaks of a day are older than they may be. Told again every working day."""
+
+    bank: Word
+    day: date
+    breaks: Annotated[int, Field(strict=True, ge=1)]
+    age_working_days: int

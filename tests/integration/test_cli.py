@@ -300,6 +300,72 @@ class TestLedger:
         assert (await yike("ledger", "show", uuid4())).status == 4
 
 
+class TestReconciliation:
+    async def written(self, yike: Yike, stack: Stack, folder: Path, form: str) -> tuple[str, Path]:
+        """Today's statement of the stand-in bank, in a file."""
+        day = shanghai(machine_now() + await get_offset(stack.admin_dsn)).date().isoformat()
+        path = folder / f"{day}.{form}"
+        outcome = await yike("bank", "statement", day, "--form", form, "--out", path)
+        assert outcome.status == 0
+        assert outcome.data["lines"] > 0
+        return day, path
+
+    @pytest.mark.parametrize("form", ["csv", "camt053"])
+    async def test_a_day_without_breaks_says_so_and_so_does_a_rerun(
+        self, yike: Yike, stack: Stack, bought: Bought, tmp_path: Path, form: str
+    ) -> None:
+        day, path = await self.written(yike, stack, tmp_path, form)
+        outcome = await yike("reconcile", day, "--file", path)
+        assert (outcome.status, outcome.data["no_breaks"], outcome.data["shown"]) == (0, True, [])
+        assert outcome.data["closing_fen"] == outcome.data["ours_fen"] >= bought.course.price_fen
+        again = await yike("reconcile", day, "--file", path)
+        assert (again.status, again.data) == (0, outcome.data)
+        words = await yike("reconcile", day, "--file", path, as_json=False)
+        assert (words.status, "No breaks" in words.out) == (0, True)
+
+    async def test_a_break_is_shown_said_why_and_agreed_to_by_somebody_else(
+        self, yike: Yike, stack: Stack, bought: Bought, tmp_path: Path
+    ) -> None:
+        day, path = await self.written(yike, stack, tmp_path, "csv")
+        lines = path.read_text().splitlines()
+        fee = f"{day} 12:00:00,,fee-1,借,1.50,,已记账,0.00"
+        path.write_text("\n".join([*lines[:-1], fee, lines[-1]]))
+        outcome = await yike("reconcile", day, "--file", path)
+        assert (outcome.status, outcome.data["breaks"]) == (1, {"balance": 1, "missing_here": 1})
+        words = await yike("reconcile", day, "--file", path, as_json=False)
+        assert words.status == 1
+        assert "fee-1" in words.out
+        listed = await yike("breaks", "list", "--day", day)
+        assert (listed.status, len(listed.data["breaks"])) == (1, 2)
+        assert "missing_here" in (await yike("breaks", "list", as_json=False)).out
+
+        li, wang = [(await yike("token", "operator", name)).data["token"] for name in ("li", "wang")]
+        for one in listed.data["breaks"]:
+            said = await yike("breaks", "propose", one["break_id"], "--reason", "手续费", "--token", li)
+            assert (said.status, said.data["state"]) == (0, "proposed")
+            alone = await yike("breaks", "resolve", one["break_id"], "--token", li)
+            assert alone.status == 1
+            assert "break_second_person" in alone.error["error"]
+            done = await yike("breaks", "resolve", one["break_id"], "--token", wang)
+            assert (done.status, done.data["resolved_by"]) == (0, "wang")
+        assert (await yike("breaks", "list", "--day", day)).status == 0
+        outcome = await yike("reconcile", day, "--file", path)
+        assert (outcome.status, outcome.data["no_breaks"], outcome.data["resolved"]) == (0, True, 2)
+        assert (await yike("breaks", "resolve", uuid4(), "--token", wang)).status == 4
+
+    async def test_a_bad_file_is_told_with_its_place_and_changes_nothing(
+        self, yike: Yike, stack: Stack, bought: Bought, tmp_path: Path
+    ) -> None:
+        day, path = await self.written(yike, stack, tmp_path, "csv")
+        path.write_text(path.read_text().replace(",贷,", ",来,"))
+        outcome = await yike("reconcile", day, "--file", path)
+        assert outcome.status == 2
+        assert "line 3, column direction: '来'" in outcome.error["error"]
+        assert (await yike("reconcile", day, "--file", tmp_path / "none")).status == 2
+        assert (await yike("reconcile", "yesterday", "--file", path)).status == 2
+        assert (await yike("bank", "statement", day)).status == 2
+
+
 class TestDeadLetters:
     async def park(self, client: GatewayClient, yike: Yike, body: bytes | None = None) -> dict[str, Any]:
         """Sends catalog what it cannot handle; returns the letter."""
