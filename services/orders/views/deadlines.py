@@ -21,7 +21,9 @@ LESSON: Final = "lesson"
 REFUND_ASKED: Final = "refund.asked"
 REFUND_CONTESTED: Final = "refund.contested"
 REFUND_PAYING: Final = "refund.paying"
-OBJECTION: Final = "objection"
+OBJECTION_RAISED: Final = "objection.raised"
+OBJECTION_ANSWERED: Final = "objection.answered"
+OBJECTION_UNANSWERED: Final = "objection.unanswered"
 
 WORDING: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -31,7 +33,9 @@ WORDING: Final[Mapping[str, str]] = MappingProxyType(
         REFUND_ASKED: "机构如不答复，退费申请将于{until}视为同意",
         REFUND_CONTESTED: "机构不同意退费，主管部门应于{until}前作出决定",
         REFUND_PAYING: "退费应于{until}前由监管银行原路退回",
-        OBJECTION: "机构如不答复，第{lesson}课次的异议将于{until}转主管部门处理",
+        OBJECTION_RAISED: "机构如不答复，第{lesson}课次的异议将于{until}转主管部门处理",
+        OBJECTION_ANSWERED: "第{lesson}课次的异议应于{until}前由主管部门作出决定",
+        OBJECTION_UNANSWERED: "机构逾期未答复，第{lesson}课次的异议应于{until}前由主管部门作出决定",
     }
 )
 """The sentence of each kind of deadline."""
@@ -64,6 +68,11 @@ def of_lessons(waiting: Iterable[tuple[int, datetime]]) -> list[Deadline]:
 def of_refund(state: str, act_by: datetime | None) -> list[Deadline]:
     """By when the institution, the authority or the bank must act on a refund; none once it is over."""
     return [deadline(f"refund.{state}", act_by)] if act_by is not None else []
+
+
+def of_objection(state: str, lesson_no: int, act_by: datetime | None) -> list[Deadline]:
+    """By when the institution or the authority must act on an objection; none once it is over."""
+    return [deadline(f"objection.{state}", act_by, lesson_no)] if act_by is not None else []
 
 
 def nearest(found: Iterable[Deadline]) -> tuple[Deadline, ...]:

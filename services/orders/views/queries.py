@@ -146,8 +146,8 @@ STATES: Final[Mapping[str, str]] = {
 
 # Lessons do not know their institution, so that confirming one changes no index: its orders are looked at by an index
 # of theirs, a bounded number in one page, and the lessons of each by their primary key (OFFSET 0 keeps the planner from
-# reading those of everybody instead). The totals are of the same statement, so of the same moment; of 100 800 lessons
-# of 8 400 orders they took 0.1 s, however many others had.
+# reading those of everybody instead). The totals are of the same statement, so of the same moment. Of 100 800 lessons
+# of 8 400 orders they cost 0.13 s of one core, however many others had, and a page without them 0.014 s.
 _TOTALS: Final = """
 (SELECT CAST(json_agg(t) AS text) FROM (
   SELECT l.state, count(*) AS lessons, sum(l.price_fen) AS fen
