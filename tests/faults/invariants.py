@@ -387,7 +387,7 @@ def refunds_agree_with_escrow(world: World, expected: Expected) -> Iterator[str]
             kept, _ = known.pop((row["order_id"], "payout"), (0, ""))
             if kept != row["deduction_fen"]:
                 yield f"{row['order_id']}: {kept} fen are kept, should be {row['deduction_fen']}"
-        for number in row["lessons"] if row["state"] in stands else ():
+        for number in json.loads(row["lessons"]) if row["state"] in stands else ():
             if lessons[row["order_id"], number] != stands[row["state"]]:
                 yield f"{row['order_id']} lesson {number} of a refund that is {row['state']}"
     enrolled = {row["order_id"] for row in world.tables["orders.purchases"] if row["state"] == "enrolled"}
