@@ -57,12 +57,13 @@ def test_what_others_must_do_is_told_too() -> None:
     assert words(deadlines.of_refund("contested", MIDNIGHT)) == ["机构不同意退费，主管部门应于12月2日24时前作出决定"]
     assert words(deadlines.of_refund("paying", NOON)) == ["退费应于11月23日12:00前由监管银行原路退回"]
     assert deadlines.of_refund("paid", None) == []
-    raised = deadlines.of_objection(4, "raised", MIDNIGHT)
-    assert words(raised) == ["机构如不答复，第4课次的异议将于12月2日24时转主管部门处理"]
-    for state in ("answered", "unanswered"):
-        waits = deadlines.of_objection(4, state, MIDNIGHT)
-        assert words(waits) == ["第4课次的异议，主管部门应于12月2日24时前作出决定"]
-    assert deadlines.of_objection(4, "decided", None) == []
+    (raised,) = deadlines.of_objection("raised", 4, MIDNIGHT)
+    assert raised.words == "机构如不答复，第4课次的异议将于12月2日24时转主管部门处理"
+    assert (raised.kind, raised.lesson_no) == ("objection.raised", 4)
+    assert words(deadlines.of_objection("answered", 4, NOON)) == ["第4课次的异议应于11月23日12:00前由主管部门作出决定"]
+    (unanswered,) = deadlines.of_objection("unanswered", 5, NOON)
+    assert unanswered.words == "机构逾期未答复，第5课次的异议应于11月23日12:00前由主管部门作出决定"
+    assert deadlines.of_objection("decided", 4, None) == []
     with pytest.raises(KeyError):
         deadlines.deadline("nothing", MIDNIGHT)
 

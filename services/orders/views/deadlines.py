@@ -22,7 +22,8 @@ REFUND_ASKED: Final = "refund.asked"
 REFUND_CONTESTED: Final = "refund.contested"
 REFUND_PAYING: Final = "refund.paying"
 OBJECTION_RAISED: Final = "objection.raised"
-OBJECTION_TO_DECIDE: Final = "objection.to_decide"
+OBJECTION_ANSWERED: Final = "objection.answered"
+OBJECTION_UNANSWERED: Final = "objection.unanswered"
 
 WORDING: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -33,7 +34,8 @@ WORDING: Final[Mapping[str, str]] = MappingProxyType(
         REFUND_CONTESTED: "机构不同意退费，主管部门应于{until}前作出决定",
         REFUND_PAYING: "退费应于{until}前由监管银行原路退回",
         OBJECTION_RAISED: "机构如不答复，第{lesson}课次的异议将于{until}转主管部门处理",
-        OBJECTION_TO_DECIDE: "第{lesson}课次的异议，主管部门应于{until}前作出决定",
+        OBJECTION_ANSWERED: "第{lesson}课次的异议应于{until}前由主管部门作出决定",
+        OBJECTION_UNANSWERED: "机构逾期未答复，第{lesson}课次的异议应于{until}前由主管部门作出决定",
     }
 )
 """The sentence of each kind of deadline."""
@@ -68,11 +70,9 @@ def of_refund(state: str, act_by: datetime | None) -> list[Deadline]:
     return [deadline(f"refund.{state}", act_by)] if act_by is not None else []
 
 
-def of_objection(lesson_no: int, state: str, act_by: datetime | None) -> list[Deadline]:
-    """By when the institution must answer an objection, or the authority decide it; none once it is over."""
-    if act_by is None:
-        return []
-    return [deadline(OBJECTION_RAISED if state == "raised" else OBJECTION_TO_DECIDE, act_by, lesson_no)]
+def of_objection(state: str, lesson_no: int, act_by: datetime | None) -> list[Deadline]:
+    """By when the institution or the authority must act on an objection; none once it is over."""
+    return [deadline(f"objection.{state}", act_by, lesson_no)] if act_by is not None else []
 
 
 def nearest(found: Iterable[Deadline]) -> tuple[Deadline, ...]:

@@ -64,7 +64,7 @@ async def deadlines_of(work: UnitOfWork, waits: Iterable[Waits]) -> dict[UUID, t
     for refund in await work.load_all(RefundRow, Refund, list(found), by=("order_id",), lock=False):
         found[refund.order_id] += deadlines.of_refund(refund.state, refund.act_by)
     for objection in await work.load_all(ObjectionRow, Objection, list(found), by=("order_id",), lock=False):
-        found[objection.order_id] += deadlines.of_objection(objection.lesson_no, objection.state, objection.act_by)
+        found[objection.order_id] += deadlines.of_objection(objection.state, objection.lesson_no, objection.act_by)
     return {order_id: deadlines.nearest(some) for order_id, some in found.items()}
 
 
@@ -151,8 +151,8 @@ STATES: Final[Mapping[str, str]] = {
 
 # Lessons do not know their institution, so that confirming one changes no index: its orders are looked at by an index
 # of theirs, a bounded number in one page, and the lessons of each by their primary key (OFFSET 0 keeps the planner from
-# reading those of everybody instead). The totals are of the same statement, so of the same moment; of 100 800 lessons
-# of 8 400 orders they took 0.1 s, however many others had.
+# reading those of everybody instead). The totals are of the same statement, so of the same moment. Of 100 800 lessons
+# of 8 400 orders they cost 0.13 s of one core, however many others had, and a page without them 0.014 s.
 _TOTALS: Final = """
 (SELECT CAST(json_agg(t) AS text) FROM (
   SELECT l.state, count(*) AS lessons, sum(l.price_fen) AS fen
