@@ -43,9 +43,14 @@ from shared.contracts.orders import (
     PayPurchase,
     PlacePurchase,
     PurchaseView,
+    QuoteRefund,
+    RefundQuote,
+    RefundView,
     ReplyKey,
+    RequestRefund,
     SetSigner,
     ShowPurchase,
+    ShowRefund,
     SignContract,
     SignedIn,
     SignerDetails,
@@ -363,6 +368,31 @@ class Scenario:
         """The guardian objects to a lesson."""
         request = ObjectLesson(order_id=bought.order_id, lesson_no=lesson_no, reason=reason)
         return await self.ask(request, LessonAnswer, bought.guardian.token)
+
+    async def ask_refund(
+        self, bought: Bought, reason: str, *, at_fault: bool = False, excluded: tuple[int, ...] = ()
+    ) -> RefundView:
+        """The guardian looks at the quote and asks for what it says."""
+        order_id, token = bought.order_id, bought.guardian.token
+        quote = await self.ask(QuoteRefund(order_id=order_id, at_fault=at_fault), RefundQuote, token)
+        request = RequestRefund(
+            order_id=order_id,
+            refund_id=new_id(),
+            reason=reason,
+            quoted_fen=quote.refund_fen,
+            at_fault=at_fault,
+            excluded=excluded,
+        )
+        return await self.ask(request, RefundView, token)
+
+    async def until_refund(self, bought: Bought, *states: str) -> RefundView:
+        """Asks until the order's refund stands in one of `states`."""
+        async with asyncio.timeout(self.patience_s):
+            while True:
+                view = await self.ask(ShowRefund(order_id=bought.order_id), RefundView, bought.guardian.token)
+                if view.state in states:
+                    return view
+                await asyncio.sleep(PROGRESS_S)
 
     async def complain(self, order_id: UUID, guardian: Guardian, institution: Institution) -> FilingView:
         """The guardian complains about an order: the institution gives no invoice."""

@@ -93,6 +93,7 @@ class Policy:
     confirm_silence_cap_working_days: int = 15
     refund_window_days: int = 7  # 未上课全额退费
     refund_silence_working_days: int = 5  # 机构逾期未答复视为同意
+    refund_decision_working_days: int = 15  # 有争议的退费由主管部门裁定 [ours]
     refund_return_days: int = 15  # 退费到账
 
     seat_reservation_seconds: int = 900

@@ -8,8 +8,6 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import text
-
 from services.escrow import ledger
 from services.escrow.domain import (
     SUSPENSE,
@@ -32,7 +30,7 @@ from services.escrow.domain import (
     settle,
     start,
 )
-from services.escrow.tables import BankResultRow, InstructionRow, SuspenseRow
+from services.escrow.tables import BankResultRow, FreezeRow, InstructionRow, SuspenseRow
 from shared.contracts.bank import Instruct, Result
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
@@ -52,11 +50,17 @@ from shared.contracts.escrow import (
 from shared.ids import derived_id
 from shared.messaging.work import UnitOfWork
 
-_FROZEN: Final = text("""
-SELECT institution_id FROM freezes WHERE institution_id = ANY(CAST(:institutions AS uuid[])) AND state = 'frozen'
-ORDER BY institution_id FOR SHARE
-""")
 INSTRUCTION_CHANGES: Final = ("attempt", "turn", "state", "reference", "asks", "returned", "changed_at")
+
+
+@dataclass(slots=True)
+class Freeze:
+    """What catalog told last of an institution: `frozen`, `thawing` (what waited goes out) or `thawed`."""
+
+    institution_id: UUID
+    state: str
+    change_no: int
+    changed_at: datetime
 
 
 @dataclass(slots=True)
@@ -179,8 +183,9 @@ async def move_money(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]
 async def frozen_of(work: UnitOfWork, accounts: Iterable[Account]) -> frozenset[UUID]:
     """Which of the accounts' institutions are frozen. They stay so until the commit: what begins to wait is seen by the
     thaw that comes after it."""
-    parameters = {"institutions": list({account.institution_id for account in accounts})}
-    return frozenset((await (await work.connection()).execute(_FROZEN, parameters)).scalars())
+    institutions = {account.institution_id for account in accounts}
+    freezes = await work.load(FreezeRow, Freeze, institutions, lock="share")
+    return frozenset(one.institution_id for one in freezes.values() if one.state == "frozen")
 
 
 def _purpose(data: ReleaseLesson | Result) -> Purpose | None:

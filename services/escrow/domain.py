@@ -228,7 +228,7 @@ def refund(
     lessons went back before), amount_invalid (the deduction leaves nothing to send back), order_state.
     """
     if existing is not None:
-        if lessons and sorted(lessons) != sorted(account.given_back):
+        if not set(lessons) <= set(account.given_back):
             raise Refused("refund_exists")
         return []
     settled = {*decided, *account.given_back}

@@ -7,7 +7,7 @@ from shared.contracts.complaints import FilingMoved
 from shared.contracts.envelope import Message
 from shared.contracts.escrow import Refunded, Settled
 from shared.contracts.notify import CheckCode, SendCode, SetContact
-from shared.contracts.orders import ContractDrawn, LessonApplied, LessonObjected
+from shared.contracts.orders import ContractDrawn, LessonApplied, LessonObjected, RefundMoved
 from shared.messaging.handlers import Handlers
 from shared.messaging.work import UnitOfWork
 
@@ -54,13 +54,21 @@ async def on_lesson_objected(work: UnitOfWork, messages: Sequence[Message[Lesson
 async def on_settled(work: UnitOfWork, messages: Sequence[Message[Settled]]) -> None:
     """A lesson's fee was paid out; the lesson waits for nobody any more."""
     await use_cases.drop_answered(work, messages)
-    await use_cases.remind(work, [reminders.lesson_settled(message, work.now) for message in messages])
+    found = [reminders.lesson_settled(message, work.now) for message in messages]
+    await use_cases.remind(work, [notice for notice in found if notice is not None])
 
 
 @handlers.on(Refunded)
 async def on_refunded(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
     """The rest of an order went back to the guardian."""
     found = [reminders.order_refunded(message, work.now) for message in messages]
+    await use_cases.remind(work, [notice for notice in found if notice is not None])
+
+
+@handlers.on(RefundMoved)
+async def on_refund_moved(work: UnitOfWork, messages: Sequence[Message[RefundMoved]]) -> None:
+    """A refund moved on."""
+    found = [reminders.refund_moved(message, work.now) for message in messages]
     await use_cases.remind(work, [notice for notice in found if notice is not None])
 
 

@@ -15,7 +15,7 @@ from services.notify.domain import Cause, Notice
 from shared.contracts.complaints import FilingMoved
 from shared.contracts.envelope import Message
 from shared.contracts.escrow import Refunded, Settled
-from shared.contracts.orders import ContractDrawn, LessonApplied
+from shared.contracts.orders import ContractDrawn, LessonApplied, RefundMoved
 from shared.money import yuan
 from shared.working_days import shanghai
 
@@ -30,6 +30,7 @@ CONTRACT_WAITING: Final = "contract.waiting"
 LESSON_WAITING: Final = "lesson.waiting"
 LESSON_SETTLED: Final = "lesson.settled"
 ORDER_REFUNDED: Final = "order.refunded"
+REFUND_MOVED: Final = "refund.moved"
 COMPLAINT_MOVED: Final = "complaint.moved"
 COMPLAINT_OVERDUE: Final = "complaint.overdue"
 
@@ -42,6 +43,7 @@ WORDING: Final[Mapping[str, str]] = MappingProxyType(
         ),
         LESSON_SETTLED: "订单尾号{order}第{lesson}课次的费用{yuan}元已由监管银行拨付给培训机构，可登录查看明细。",
         ORDER_REFUNDED: "订单尾号{order}的退费{yuan}元已由监管银行原路退回，到账时间以银行为准。",
+        REFUND_MOVED: "订单尾号{order}的退费申请{state}，应退{yuan}元，可登录查看。",
         COMPLAINT_MOVED: "您提交的{kind}（编号{number}）{state}，承办部门：{department}，电话：{hotline}。",
         COMPLAINT_OVERDUE: (
             "您提交的{kind}（编号{number}）超过规定期限尚未办结，已转督办，承办部门：{department}，电话：{hotline}。"
@@ -51,6 +53,14 @@ WORDING: Final[Mapping[str, str]] = MappingProxyType(
 """The text of each purpose."""
 
 _KINDS: Final = {"complaint": "投诉", "report": "举报"}
+_REFUND_STATES: Final = {
+    "asked": "已提交，机构应于{until}前答复，逾期视为同意",
+    "contested": "机构有异议，由主管部门于{until}前裁定",
+    "paying": "已通过，款项将于{until}前原路退回",
+    "rejected": "经主管部门裁定不予退费",
+    "withdrawn": "已撤回",
+}
+"""That it was paid is told by `order_refunded`."""
 _STATES: Final = {
     "submitted": "已登记",
     "accepted": "已受理",
@@ -93,9 +103,11 @@ def lesson_waiting(message: Message[LessonApplied], now: datetime) -> Notice:
     return Notice(event.account_id, LESSON_WAITING, subject, params, event.answer_by, cause_of(message))
 
 
-def lesson_settled(message: Message[Settled], now: datetime) -> Notice:
-    """拨付: once for a lesson."""
+def lesson_settled(message: Message[Settled], now: datetime) -> Notice | None:
+    """拨付: once for a lesson. None: what an institution keeps of a refund, of which the refund's steps tell."""
     event = message.data
+    if event.lesson_no == 0:
+        return None
     params = {
         "order": _tail(event.order_id),
         "lesson": str(event.lesson_no),
@@ -106,12 +118,29 @@ def lesson_settled(message: Message[Settled], now: datetime) -> Notice:
 
 
 def order_refunded(message: Message[Refunded], now: datetime) -> Notice | None:
-    """退费: once for an order, because it goes back in one sum. None: nothing was left to go back."""
+    """退费: once for an order, because it goes back in one sum, and once for a lesson an authority gave back.
+    None: nothing was left to go back."""
     event = message.data
     if event.amount_fen == 0:
         return None
     params = {"order": _tail(event.order_id), "yuan": yuan(event.amount_fen)}
-    return Notice(event.account_id, ORDER_REFUNDED, str(event.order_id), params, now + LIFETIME, cause_of(message))
+    subject = lesson_subject(event.order_id, event.lesson_no) if event.lesson_no else str(event.order_id)
+    return Notice(event.account_id, ORDER_REFUNDED, subject, params, now + LIFETIME, cause_of(message))
+
+
+def refund_moved(message: Message[RefundMoved], now: datetime) -> Notice | None:
+    """退费进展: once for each state of a refund. None: its deadline has passed, or it is paid, which is told apart."""
+    event = message.data
+    if event.overdue or event.state not in _REFUND_STATES:
+        return None
+    until = _until(event.act_by) if event.act_by else ""
+    params = {
+        "order": _tail(event.order_id),
+        "state": _REFUND_STATES[event.state].format(until=until),
+        "yuan": yuan(event.refund_fen),
+    }
+    subject = f"{event.refund_id}/{event.state}"
+    return Notice(event.account_id, REFUND_MOVED, subject, params, now + LIFETIME, cause_of(message))
 
 
 def complaint_moved(message: Message[FilingMoved], now: datetime) -> Notice | None:

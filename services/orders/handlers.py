@@ -1,11 +1,34 @@
-"""All that orders hears: the handlers of its three parts."""
+"""All that orders hears: the handlers of its parts, and what more than one of them hears."""
+
+from collections.abc import Sequence
 
 from services.orders.families.handlers import handlers as families
 from services.orders.lessons.handlers import handlers as lessons
-from services.orders.purchases.handlers import handlers as purchases
+from services.orders.purchases import use_cases as purchases
+from services.orders.purchases.handlers import handlers as of_purchases
+from services.orders.refunds import use_cases as refunds
+from services.orders.refunds.handlers import handlers as of_refunds
+from shared.contracts.envelope import Message, Problem
+from shared.contracts.escrow import Refunded
 from shared.messaging.handlers import Handlers
+from shared.messaging.work import UnitOfWork
 
 handlers = Handlers("orders")
 handlers.include(families)
-handlers.include(purchases)
+handlers.include(of_purchases)
 handlers.include(lessons)
+handlers.include(of_refunds)
+
+
+@handlers.on(Refunded)
+async def on_refunded(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
+    """Money went back: a purchase that was given up ends, a refund of a paid order is over."""
+    await purchases.move(work, [message for message in messages if not message.data.lesson_no])
+    await refunds.paid(work, messages)
+
+
+@handlers.on(Problem)
+async def on_problem(work: UnitOfWork, messages: Sequence[Message[Problem]]) -> None:
+    """A command was refused: of a purchase's step, or of a refund."""
+    await purchases.move(work, messages)
+    await refunds.refused(work, messages)

@@ -82,6 +82,8 @@ CODES: dict[str, ErrorCode] = {
     "refund_exists": ErrorCode("该订单已有退费", 409),
     "refund_state": ErrorCode("退费申请当前状态不允许此操作", 409),
     "refund_nothing": ErrorCode("没有可退的费用", 409),
+    "refund_pending": ErrorCode("有待确认或有异议的课次，请先处理或明确排除", 409),
+    "windup_unknown": ErrorCode("该机构没有批量退费", 404),
     "refund_changed": ErrorCode("退费金额已变化，请重新查询", 409),
     # escrow
     "hold_exists": ErrorCode("该订单资金已登记", 409),

@@ -13,6 +13,7 @@ from shared.contracts.types import (
     LessonNo,
     Moment,
     Name,
+    PageSize,
     Part,
     Reason,
     Sha256,
@@ -149,7 +150,8 @@ class ShowProfile(Request, type="orders.profile.show.v1", topic=_REQUESTS, key="
 
 PurchaseState = Literal["placed", "to_sign", "to_pay", "paying", "held", "enrolled", "cancelling", "refunding", "ended"]
 PaymentMethod = Literal["alipay", "wechat_pay", "union_pay", "e_cny", "bank_counter"]
-LessonState = Literal["planned", "applied", "confirmed", "objected", "paid_out"]
+LessonState = Literal["planned", "applied", "confirmed", "objected", "paid_out", "refunding", "refunded"]
+"""refunding: asked back, by a request that is not decided or not paid yet; refunded: the bank has paid it back."""
 
 
 class LessonView(Part):
@@ -325,3 +327,221 @@ class LessonObjected(Event, type="orders.lesson.objected.v1", topic=_EVENTS, key
     institution_id: UUID
     lesson_no: LessonNo
     reason: str
+
+
+# --- refunds ------------------------------------------------------------------------------------------------------
+
+RefundGround = Literal["full_refund_window", "untaught", "institution_at_fault", "institution_gone"]
+RefundState = Literal["asked", "contested", "paying", "paid", "rejected", "withdrawn"]
+"""asked: the institution must answer; contested: the authority decides; paying: the bank was told."""
+Lessons = Annotated[tuple[LessonNo, ...], Field(max_length=40_000)]
+
+
+class QuoteLine(Part):
+    """One line of a quote: an amount (of `deduction` it is taken off), and the rule it comes from, with its source."""
+
+    what: Literal["fee", "deduction"]
+    amount_fen: Fen
+    lessons: Lessons = ()
+    rule: str
+
+
+class RefundQuote(Reply, type="orders.refund.quoted.v1"):
+    """What would go back if it were asked now, each line with its rule; `needs_answer`: the institution has a say.
+
+    `pending` are lessons that are applied for or objected to: they are settled first, or excluded by name.
+    """
+
+    order_id: UUID
+    ground: RefundGround
+    lessons: Lessons
+    pending: Lessons = ()
+    lines: tuple[QuoteLine, ...]
+    refund_fen: Fen
+    materials_at_most_fen: Fen = 0
+    needs_answer: bool
+
+
+class QuoteRefund(Request, type="orders.refund.quote.v1", topic=_REQUESTS, key="order_id", reply=RefundQuote):
+    """The guardian asks what would go back; nothing is changed. Refused: refund_nothing, order_state, refund_exists."""
+
+    order_id: UUID
+    at_fault: bool = False
+
+
+class RefundView(Reply, type="orders.refund.view.v1"):
+    """One refund: what goes back (`refund_fen` = `fee_fen` - `deduction_fen`), how it stands, who must act by when.
+
+    `trouble` is what a person must look at: why the bank refused it or gave it back; `overdue`: the deadline passed.
+    """
+
+    refund_id: UUID
+    order_id: UUID
+    account_id: UUID
+    institution_id: UUID
+    state: RefundState
+    ground: RefundGround
+    lessons: Lessons
+    fee_fen: Fen
+    deduction_fen: Fen
+    refund_fen: Fen
+    reason: str
+    answer: str = ""
+    decision: str = ""
+    asked_at: Moment
+    act_by: Moment | None = None
+    overdue: bool = False
+    trouble: str = ""
+
+
+class RequestRefund(Request, type="orders.refund.request.v1", topic=_REQUESTS, key="order_id", reply=RefundView):
+    """The guardian asks for the fee of every untaught lesson back: what was quoted, else refused refund_changed.
+
+    Lessons that are applied for or objected to must be settled first or named in `excluded`, else refund_pending.
+    Within the full-refund window it is paid at once; else the institution answers, and silence is agreement [law].
+    Refused too: refund_exists, refund_nothing, order_state.
+    """
+
+    order_id: UUID
+    refund_id: UUID
+    reason: Reason
+    quoted_fen: Fen
+    at_fault: bool = False
+    excluded: Lessons = ()
+
+
+class WithdrawRefund(Request, type="orders.refund.withdraw.v1", topic=_REQUESTS, key="order_id", reply=RefundView):
+    """The guardian takes the request back, while nobody has decided it. Refused: refund_unknown, refund_state."""
+
+    order_id: UUID
+    refund_id: UUID
+
+
+class AnswerRefund(Request, type="orders.refund.answer.v1", topic=_REQUESTS, key="order_id", reply=RefundView):
+    """The institution agrees, naming materials that were used (at most what the contract says), or objects.
+
+    Refused: refund_unknown, refund_state, amount_invalid.
+    """
+
+    order_id: UUID
+    refund_id: UUID
+    agrees: bool
+    used_materials_fen: Fen = 0
+    words: Annotated[str, Field(max_length=500)] = ""
+
+
+class DecideRefund(Request, type="orders.refund.decide.v1", topic=_REQUESTS, key="order_id", reply=RefundView):
+    """The authority decides a contested refund: granted, for all its lessons or some, less a deduction; or rejected.
+
+    Refused: refund_unknown, refund_state, lesson_unknown, amount_invalid.
+    """
+
+    order_id: UUID
+    refund_id: UUID
+    granted: bool
+    lessons: Lessons = ()
+    deduction_fen: Fen = 0
+    reason: Reason
+
+
+class ShowRefund(Request, type="orders.refund.show.v1", topic=_REQUESTS, key="order_id", reply=RefundView):
+    """How the order's last refund stands; for its guardian, its institution, authorities and operators."""
+
+    order_id: UUID
+
+
+class RefundPage(Reply, type="orders.refund.page.v1"):
+    """A page of refunds; `next_after` where there may be more."""
+
+    refunds: tuple[RefundView, ...]
+    next_after: UUID | None = None
+
+
+class ListRefunds(Request, type="orders.refund.list.v1", topic=_REQUESTS, reply=RefundPage):
+    """Refunds that wait for somebody, oldest first: an institution's own to answer; an authority's to decide; and for
+    authorities and operators those in `trouble`: overdue, refused by the bank or returned."""
+
+    which: Literal["asked", "contested", "trouble"]
+    institution_id: UUID | None = None
+    limit: PageSize = 20
+    after: UUID | None = None
+
+
+class RefundDeadline(Command, type="orders.refund.deadline.v1", topic=_COMMANDS, key="order_id"):
+    """Timer: what was awaited of a refund in `state` has not come."""
+
+    order_id: UUID
+    refund_id: UUID
+    state: RefundState
+
+
+class RefundMoved(Event, type="orders.refund.moved.v1", topic=_EVENTS, key="order_id"):
+    """A refund was asked for, or has moved on. `overdue`: it has not, and its deadline has passed."""
+
+    order_id: UUID
+    refund_id: UUID
+    account_id: UUID
+    institution_id: UUID
+    state: RefundState
+    refund_fen: Fen
+    act_by: Moment | None = None
+    overdue: bool = False
+
+
+# --- an institution is gone ---------------------------------------------------------------------------------------
+
+
+class WindUpView(Reply, type="orders.windup.view.v1"):
+    """Refunding all orders of an institution: what there is to do or, once it runs, how far it is.
+
+    `orders` and `refund_fen` are what stands to be refunded; `given_up` purchases that were not paid yet; `pending`
+    lessons wait for their own answer. A dry run has no `started_at`; `done_orders` of `orders` are done.
+    """
+
+    institution_id: UUID
+    orders: Annotated[int, Field(ge=0)]
+    lessons: Annotated[int, Field(ge=0)]
+    refund_fen: Annotated[int, Field(ge=0)]
+    given_up: Annotated[int, Field(ge=0)] = 0
+    pending: Annotated[int, Field(ge=0)] = 0
+    started_at: Moment | None = None
+    done_orders: Annotated[int, Field(ge=0)] = 0
+    done_fen: Annotated[int, Field(ge=0)] = 0
+    finished_at: Moment | None = None
+
+
+class PlanWindUp(Request, type="orders.windup.plan.v1", topic=_REQUESTS, key="institution_id", reply=WindUpView):
+    """The authority's dry run: the totals of what `StartWindUp` would refund now; nothing is changed."""
+
+    institution_id: UUID
+
+
+class StartWindUp(Request, type="orders.windup.start.v1", topic=_REQUESTS, key="institution_id", reply=WindUpView):
+    """The authority's decision on an institution that is closed or gone: every unconsumed lesson of all its orders goes
+    back, without deduction, some orders at a time. Running: asked again, it changes nothing; finished: it looks again.
+    """
+
+    institution_id: UUID
+    reason: Reason
+
+
+class ShowWindUp(Request, type="orders.windup.show.v1", topic=_REQUESTS, key="institution_id", reply=WindUpView):
+    """How far it is. Refused: windup_unknown."""
+
+    institution_id: UUID
+
+
+class GoOnWindingUp(Command, type="orders.windup.go_on.v1", topic=_COMMANDS, key="institution_id"):
+    """Orders to itself: the next orders after `after` of run `run`."""
+
+    institution_id: UUID
+    run: Count
+    after: UUID | None = None
+
+
+class WoundUp(Event, type="orders.windup.finished.v1", topic=_EVENTS, key="institution_id"):
+    """Every order of the institution has been looked at; the refunds are with the bank."""
+
+    institution_id: UUID
+    orders: Annotated[int, Field(ge=0)]
+    refund_fen: Annotated[int, Field(ge=0)]

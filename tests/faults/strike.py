@@ -34,7 +34,9 @@ SEATS: Final = 20_000
 BOUGHT: Final = 600
 """Orders whose lessons are the load, beside new purchases."""
 COMPLAINED: Final = 40
-"""The last of them are complained about."""
+"""So many of them are complained about."""
+UNWANTED: Final = 40
+"""And so many asked back."""
 WINDOW: Final = 200
 BEFORE_S: Final = 3.0
 """So long the load goes on before the fault, and after it."""
@@ -202,7 +204,8 @@ async def _prepared(
         guardians,
         institution,
         [next_course],
-        taught=bought[:-COMPLAINED],
+        taught=bought[UNWANTED:-COMPLAINED],
         complained=bought[-COMPLAINED:],
+        unwanted=bought[:UNWANTED],
         authority=authority,
     )

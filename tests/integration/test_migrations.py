@@ -29,7 +29,7 @@ CHILD = b"c" * 32
 
 async def test_purchases_that_stand_get_the_hash_of_their_child(dsns: dict[str, str]) -> None:
     """So that they count for the limits of one charge from the first day on."""
-    await upgrade("orders", dsns["orders"], "0002")
+    await upgrade("orders", dsns["orders"], "0003")
     connection = await asyncpg.connect(dsns["orders"])
     try:
         account, child, placed, drawn = (new_id() for _ in range(4))
@@ -47,7 +47,7 @@ async def test_purchases_that_stand_get_the_hash_of_their_child(dsns: dict[str, 
                 child,
                 institution,
             )
-        await upgrade("orders", dsns["orders"], "0003")
+        await upgrade("orders", dsns["orders"], "0004")
         found = await connection.fetch("SELECT order_id, child_hash, detail FROM purchases")
         assert {row["order_id"]: (row["child_hash"], row["detail"]) for row in found} == {
             placed: (None, ""),

@@ -26,6 +26,7 @@ CHECKS: Final = (
     invariants.no_step_and_no_timer_is_late,
     invariants.what_is_enrolled_is_paid_seated_and_planned,
     invariants.lessons_agree_with_escrow,
+    invariants.refunds_agree_with_escrow,
     invariants.seats_add_up,
 )
 """What holds at rest whatever has happened; the other checks of that module are about banks that behave."""
@@ -110,6 +111,10 @@ class Agreement:
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
         lessons = {(id_, number): one for id_, p in purchases.items() for number, one in p.lessons.items()}
         agree(found, {key: (one.state, one.by, one.answer_by, one.objection) for key, one in lessons.items()})
+        sql = "SELECT order_id::text, refund_id::text, state, lessons::text, deduction_fen, act_by FROM refunds"
+        found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
+        refunds = {(id_, refund_id): one for id_, p in purchases.items() for refund_id, one in p.refunds.items()}
+        agree(found, {key: (one.state, str(one.lessons), one.deduction, one.act_by) for key, one in refunds.items()})
         await self._check_timers("orders", self.orders.timers)
         await self._check_said("orders", self.orders.said)
 
@@ -183,6 +188,7 @@ class Agreement:
             counts[f"purchases {purchase.state} {purchase.reason}".strip()] += 1
             for lesson in purchase.lessons.values():
                 counts[f"lessons {lesson.state} {lesson.by}".strip()] += 1
+            counts.update(f"refunds {one.state}" for one in purchase.refunds.values())
         for account in self.escrow.accounts.values():
             counts[f"accounts {account.state}"] += 1
             for (kind, _), payment in account.payments.items():

@@ -43,8 +43,9 @@ def end_of_working_day(now: datetime, days: int) -> datetime:
 class Lesson:
     """One lesson of an enrolled order."""
 
+    starts_at: datetime
     ends_at: datetime
-    fen: int
+    fee: int
     state: str = "planned"
     by: str = ""
     answer_by: datetime | None = None
@@ -52,8 +53,20 @@ class Lesson:
 
 
 @dataclass
+class Refund:
+    """One refund of an enrolled order: its lessons, and what the institution keeps of their fee."""
+
+    state: str
+    lessons: list[int]
+    act_by: datetime | None
+    deduction: int = 0
+    agrees: bool | None = None
+    decision: str = ""
+
+
+@dataclass
 class Purchase:
-    """One purchase. `drawn`: there is a contract; `plan`: when its lessons end; `told`: why it was refused."""
+    """One purchase. `drawn`: it has a contract; `plan`: when its lessons begin and end; `told`: why it was refused."""
 
     guardian: str
     course: str
@@ -61,12 +74,23 @@ class Purchase:
     act_by: datetime | None = None
     reason: str = ""
     drawn: bool = False
-    price: int = 0
     told: str = ""
     signed: bool = False
     method: str = ""
-    plan: list[datetime] = field(default_factory=list)
+    plan: list[tuple[datetime, datetime]] = field(default_factory=list)
     lessons: dict[int, Lesson] = field(default_factory=dict)
+    price: int = 0
+    paid_at: datetime | None = None
+    refunds: dict[str, Refund] = field(default_factory=dict)
+
+    @property
+    def refund(self) -> Refund | None:
+        """The last one: those before were rejected or withdrawn."""
+        return list(self.refunds.values())[-1] if self.refunds else None
+
+    def untaught_fen(self) -> int:
+        """What would be quoted: these contracts let the institution keep nothing."""
+        return sum(lesson.fee for lesson in self.lessons.values() if lesson.state == "planned")
 
 
 WAITS: Final = {"placed": 2 * MINUTE, "held": MINUTE, "cancelling": 5 * MINUTE, "refunding": HOUR}
@@ -82,6 +106,7 @@ ASKS: Final = {
 """What a state asks of others when it begins."""
 PURCHASE_TIMER: Final = "orders.purchase.deadline.v1"
 LESSON_TIMER: Final = "orders.lesson.deadline.v1"
+REFUND_TIMER: Final = "orders.refund.deadline.v1"
 
 
 class Orders:
@@ -104,6 +129,8 @@ class Orders:
             return "!order_unknown"
         if m.data.get("lesson_no"):
             return self._lesson(m, order, purchase)
+        if m.type.startswith("orders.refund.") or m.type == "escrow.refund_delayed.v1":
+            return self._refund(m, order, purchase)
         return self._purchase(m, order, purchase)
 
     def _place(self, m: Heard, order: str, known: Purchase | None) -> str:
@@ -130,10 +157,14 @@ class Orders:
                     self._end(order, p, "course_limit_price", m)
                     return ""
                 p.drawn = True
-                p.plan = [datetime.fromisoformat(one["ends_at"]) for one in m.data["lessons"]]
+                p.plan = [
+                    (datetime.fromisoformat(one["starts_at"]), datetime.fromisoformat(one["ends_at"]))
+                    for one in m.data["lessons"]
+                ]
                 self._enter(order, p, "to_sign", m, datetime.fromisoformat(m.data["expires_at"]))
                 self.said["orders.contract.drawn.v1", order] += 1
             case "escrow.held.v1", "paying":
+                p.paid_at = m.now
                 self._enter(order, p, "held", m)
             case "escrow.held.v1", ("cancelling" | "ended"):
                 self.said[REFUND, order] += 1
@@ -141,12 +172,16 @@ class Orders:
                 self._enter(order, p, "enrolled", m)
                 self.said["orders.purchase.enrolled.v1", order] += 1
                 each, rest = divmod(p.price, len(p.plan))
-                p.lessons = {number: Lesson(ends_at, each) for number, ends_at in enumerate(p.plan, 1)}
-                p.lessons[len(p.plan)].fen += rest
+                p.lessons = {
+                    number: Lesson(starts_at, ends_at, each + rest * (number == len(p.plan)))
+                    for number, (starts_at, ends_at) in enumerate(p.plan, 1)
+                }
             case "escrow.payment_failed.v1", ("paying" | "cancelling"):
                 self._end(order, p, m.data["reason"], m)
             case "escrow.refunded.v1", ("cancelling" | "refunding"):
                 self._end(order, p, "refunded", m)
+            case "escrow.refunded.v1", "enrolled" if p.refund and p.refund.state == "paying":
+                self._set_refund(m, order, p, p.refund, "paid", None, "refunded")
             case "problem.v1", ("placed" | "paying" | "held") if m.data["request_type"] in ASKS[p.state]:
                 self._give_up(order, p, m.data["code"], m)
             case "orders.purchase.deadline.v1", state:
@@ -162,7 +197,8 @@ class Orders:
         fen = 0
         for p in self.purchases.values():
             if p.guardian == guardian and p.drawn and p.state == "enrolled":
-                fen += sum(one.fen for one in p.lessons.values() if one.state not in ("confirmed", "paid_out"))
+                gone = ("confirmed", "paid_out", "refunded")
+                fen += sum(one.fee for one in p.lessons.values() if one.state not in gone)
             elif p.guardian == guardian and p.drawn and p.state != "ended":
                 fen += p.price
         return fen
@@ -211,6 +247,99 @@ class Orders:
         p.reason = p.reason or reason
         self.said.update([("catalog.seat.give_back.v1", order), ("orders.purchase.ended.v1", order)])
         self._enter(order, p, "ended", m)
+
+    def _refund(self, m: Heard, order: str, p: Purchase) -> str:
+        """Refunds: one at a time, of every planned lesson."""
+        if m.type == "orders.refund.request.v1":
+            return self._ask_back(m, order, p)
+        asks = {"orders.refund.withdraw.v1": p.guardian, "orders.refund.answer.v1": self.institution}  # anyone decides
+        if m.actor != asks.get(m.type, m.actor):
+            return "!actor_forbidden"
+        one = p.refunds.get(m.data["refund_id"]) if "refund_id" in m.data else p.refund
+        if one is None:
+            return "!refund_unknown"
+        match m.type, one.state:
+            case "orders.refund.withdraw.v1", ("asked" | "contested"):
+                self._set_refund(m, order, p, one, "withdrawn", None, "planned")
+            case "orders.refund.withdraw.v1", "withdrawn":
+                pass
+            case "orders.refund.answer.v1", _ if one.agrees == m.data["agrees"]:
+                pass
+            case "orders.refund.answer.v1", "asked":
+                one.agrees = m.data["agrees"]
+                if one.agrees:
+                    self._pay_back(m, order, p, one)
+                else:
+                    self._set_refund(m, order, p, one, "contested", end_of_working_day(m.now, 15))
+            case "orders.refund.decide.v1", _ if one.decision == m.data["reason"]:
+                pass
+            case "orders.refund.decide.v1", "contested" if m.data["granted"]:
+                one.decision, one.deduction = m.data["reason"], m.data["deduction_fen"]
+                self._pay_back(m, order, p, one)
+            case "orders.refund.decide.v1", "contested":
+                one.decision = m.data["reason"]
+                self._set_refund(m, order, p, one, "rejected", None, "planned")
+            case "escrow.refund_delayed.v1", "paid":
+                self._pay_back(m, order, p, one)
+            case "escrow.refund_delayed.v1", "paying":
+                self._set_refund(m, order, p, one, "paying", one.act_by)
+            case "orders.refund.deadline.v1", state if state == m.data["state"] and one.act_by and one.act_by <= m.now:
+                if state == "asked":
+                    self._pay_back(m, order, p, one)
+                else:
+                    self._set_refund(m, order, p, one, state, end_of_working_day(m.now, 5))
+            case "orders.refund.answer.v1" | "orders.refund.decide.v1" | "orders.refund.withdraw.v1", _:
+                return "!refund_state"
+        return one.state
+
+    def _ask_back(self, m: Heard, order: str, p: Purchase) -> str:
+        if m.actor != p.guardian:
+            return "!actor_forbidden"
+        if m.data["refund_id"] in p.refunds:
+            return p.refunds[m.data["refund_id"]].state
+        if p.state != "enrolled":
+            return "!order_state"
+        if p.refund and p.refund.state in ("asked", "contested", "paying", "paid"):
+            return "!refund_exists"
+        planned = [number for number, lesson in p.lessons.items() if lesson.state == "planned"]
+        if not planned:
+            return "!refund_nothing"
+        waiting = [number for number, lesson in p.lessons.items() if lesson.state in ("applied", "objected")]
+        if not set(waiting) <= set(m.data["excluded"]):
+            return "!refund_pending"
+        if m.data["quoted_fen"] != p.untaught_fen():
+            return "!refund_changed"
+        one = p.refunds[m.data["refund_id"]] = Refund("asked", planned, None)
+        assert p.paid_at is not None
+        none_taken = len(planned) == len(p.lessons) and all(m.now < one.starts_at for one in p.lessons.values())
+        if none_taken and m.now < p.paid_at + 7 * DAY:
+            self._pay_back(m, order, p, one)
+        else:
+            self._set_refund(m, order, p, one, "asked", end_of_working_day(m.now, 5), "refunding")
+        return one.state
+
+    def _pay_back(self, m: Heard, order: str, p: Purchase, one: Refund) -> None:
+        self._set_refund(m, order, p, one, "paying", m.now + 15 * DAY, "refunding")
+
+    def _set_refund(
+        self,
+        m: Heard,
+        order: str,
+        p: Purchase,
+        one: Refund,
+        state: str,
+        act_by: datetime | None,
+        lessons: str = "",
+    ) -> None:
+        one.state, one.act_by = state, act_by
+        self.timers.pop((REFUND_TIMER, order), None)
+        if act_by is not None:
+            self.timers[REFUND_TIMER, order] = act_by
+        for number in one.lessons if lessons else ():
+            p.lessons[number].state = lessons
+        self.said["orders.refund.moved.v1", order] += 1
+        if state == "paying":
+            self.said.update([(REFUND, order), ("catalog.seat.give_back.v1", order)])
 
     def _lesson(self, m: Heard, order: str, p: Purchase) -> str:
         number = m.data["lesson_no"]

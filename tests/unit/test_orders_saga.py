@@ -42,6 +42,7 @@ from shared.contracts.orders import (
 )
 from shared.ids import new_id
 from shared.messaging import sets
+from shared.messaging.sets import Lock
 from shared.messaging.work import UnitOfWork
 from tests.unit.test_orders_contract import PARTIES, RING, seat_reserved
 
@@ -71,7 +72,7 @@ class PaperWork(UnitOfWork):
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: bool = True,
+        lock: Lock = True,
     ) -> list[T]:
         assert not by, "nothing here is found by other columns"
         table = self.rows.get(model, {})
@@ -84,7 +85,7 @@ class PaperWork(UnitOfWork):
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: bool = True,
+        lock: Lock = True,
     ) -> dict[Any, T]:
         return {_key(model, row): row for row in await self.load_all(model, into, keys, by=by, lock=lock)}
 

@@ -15,7 +15,10 @@ class LessonRow(Base, table=True):
 
     __tablename__ = "lessons"
     __table_args__ = (
-        CheckConstraint("state IN ('planned', 'applied', 'confirmed', 'objected', 'paid_out')", name="state"),
+        CheckConstraint(
+            "state IN ('planned', 'applied', 'confirmed', 'objected', 'paid_out', 'refunding', 'refunded')",
+            name="state",
+        ),
         CheckConstraint("confirmed_by IN ('', 'guardian', 'silence')", name="confirmed_by"),
         # Who confirmed stays for ever, and nothing is paid that nobody confirmed.
         CheckConstraint("(state IN ('confirmed', 'paid_out')) = (confirmed_by <> '')", name="confirmed"),

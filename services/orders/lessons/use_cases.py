@@ -161,6 +161,8 @@ async def decide(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
             if purchase is None:
                 raise Refused("order_unknown")
             lesson = lessons.get(key)
+            if key[1] == 0:
+                continue  # what an institution keeps of a refund is paid out, and is no lesson
             if lesson is None:
                 raise Refused("lesson_unknown", lessons=purchase.lessons)
             if DECISIONS[type(message.data)](work, message, lesson, purchase):

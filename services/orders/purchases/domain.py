@@ -33,6 +33,7 @@ class Purchase:
     contract_sha256: str = ""
     signer_version: int = 0
     signed_at: datetime | None = None
+    paid_at: datetime | None = None
     method: str = ""
     child_hash: bytes | None = None
     detail: str = ""

@@ -14,8 +14,10 @@ from shared.messaging.work import UnitOfWork
 
 
 def view(purchase: Purchase, lessons: Sequence[Lesson] = (), shown_contract: str = "") -> PurchaseView:
-    """The purchase as its family sees it; of `lessons`, consumed is what is confirmed, left is what is not."""
+    """The purchase as its family sees it; of `lessons`, consumed is what is confirmed, left what is neither consumed
+    nor refunded."""
     consumed = [lesson for lesson in lessons if lesson.consumed]
+    left = [lesson for lesson in lessons if not lesson.consumed and lesson.state != "refunded"]
     consumed_fen = sum(lesson.price_fen for lesson in consumed)
     return PurchaseView(
         order_id=purchase.order_id,
@@ -43,8 +45,8 @@ def view(purchase: Purchase, lessons: Sequence[Lesson] = (), shown_contract: str
         ),
         consumed_lessons=len(consumed),
         consumed_fen=consumed_fen,
-        left_lessons=len(lessons) - len(consumed),
-        left_fen=sum(lesson.price_fen for lesson in lessons) - consumed_fen,
+        left_lessons=len(left),
+        left_fen=sum(lesson.price_fen for lesson in left),
     )
 
 

@@ -27,6 +27,7 @@ class PurchaseRow(Base, table=True):
         Index("purchases_account_id", "account_id"),
         # What one person has bought at one institution, whichever account bought it: for the limits.
         Index("purchases_child_hash", "child_hash", "institution_id", postgresql_where=text("child_hash IS NOT NULL")),
+        Index("purchases_institution_id", "institution_id", "order_id"),
     )
 
     order_id: UUID = Field(primary_key=True)
@@ -47,6 +48,8 @@ class PurchaseRow(Base, table=True):
     contract_sha256: str = Field(max_length=64)
     signer_version: int
     signed_at: datetime | None = Field(sa_type=UTC_TIME)
+    # When the money was held: refund windows count from then.
+    paid_at: datetime | None = Field(sa_type=UTC_TIME)
     method: str = Field(max_length=20)
     # The child's keyed document hash, as `children` has it. Of a purchase that passed the limits only.
     child_hash: bytes | None = Field(sa_type=LargeBinary)

@@ -20,7 +20,7 @@ from services.orders.purchases.tables import ContractRow, PurchaseRow
 from shared.contracts.catalog import SeatReserved, SeatTaken
 from shared.contracts.envelope import Data, Message, Problem
 from shared.contracts.errors import FieldError, Refused
-from shared.contracts.escrow import Held, PaymentFailed, Refunded
+from shared.contracts.escrow import Held, PaymentFailed, Refunded, RefundOrder
 from shared.contracts.orders import (
     CancelPurchase,
     ContractDrawn,
@@ -39,7 +39,7 @@ log = structlog.get_logger()
 Move = Callable[[UnitOfWork, Purchase, Message[Any]], bool]
 """Moves one purchase for one message; False when it changed nothing."""
 
-CHANGING: Final = ("state", "reason", "detail", "act_by", "signed_at", "method")
+CHANGING: Final = ("state", "reason", "detail", "act_by", "signed_at", "paid_at", "method")
 DRAWN: Final = (
     "institution_id",
     "title",
@@ -200,6 +200,7 @@ def _held(work: UnitOfWork, purchase: Purchase, message: Message[Held]) -> bool:
         saga.send_back(work, purchase, message)
     if purchase.state != "paying":
         return False
+    purchase.paid_at = work.now
     saga.enter(work, purchase, "held", message)
     return True
 
@@ -225,6 +226,8 @@ def _problem(work: UnitOfWork, purchase: Purchase, message: Message[Problem]) ->
     problem = message.data
     step = saga.STEPS.get(purchase.state)
     asked = {make(purchase).TYPE for make in step.sends} if step else set()
+    if step is None and problem.request_type == RefundOrder.TYPE:
+        return False  # a refund of a paid order: `refunds` hears it too
     if step is None or problem.request_type not in asked:
         log.error("a command was refused", order=str(purchase.order_id), code=problem.code, of=problem.request_type)
         return False
