@@ -74,8 +74,10 @@ class PaperWork(UnitOfWork):
         by: Sequence[str] = (),
         lock: Lock = True,
     ) -> list[T]:
-        assert not by, "nothing here is found by other columns"
         table = self.rows.get(model, {})
+        if by:
+            found = (table[key] for key in sorted(table))
+            return [dataclasses.replace(row) for row in found if _value(row, by) in set(keys)]
         return [dataclasses.replace(table[key]) for key in sorted(set(keys)) if key in table]
 
     async def load(
@@ -105,8 +107,12 @@ class PaperWork(UnitOfWork):
 
 
 def _key(model: type[SQLModel], row: Any) -> Any:
-    key = tuple(getattr(row, name) for name in sets.primary_key(model))
-    return key[0] if len(key) == 1 else key
+    return _value(row, sets.primary_key(model))
+
+
+def _value(row: Any, names: Sequence[str]) -> Any:
+    value = tuple(getattr(row, name) for name in names)
+    return value[0] if len(value) == 1 else value
 
 
 @dataclasses.dataclass
