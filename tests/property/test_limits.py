@@ -37,7 +37,7 @@ T = TypeVar("T")
 START: Final = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 POLICY: Final = policy_for("changzhou", "文化艺术", date(2026, 3, 1))
 OPEN_STATES: Final = ("to_sign", "to_pay", "paying", "held", "cancelling", "refunding")
-DONE_STATES: Final = ("confirmed", "paid_out")
+DONE_STATES: Final = ("confirmed", "paid_out", "refunded")
 WHICH: Final = st.integers(0, 1)
 
 
@@ -156,18 +156,18 @@ class Limits(RuleBasedStateMachine):
 
     @precondition(lambda self: self.enrolled)
     @rule(which=st.integers(0, 9), lessons=st.sampled_from([1, 5, 60]), state=st.sampled_from(DONE_STATES))
-    def lessons_are_consumed(self, which: int, lessons: int, state: str) -> None:
+    def lessons_are_consumed_or_refunded(self, which: int, lessons: int, state: str) -> None:
         """The first ones, or all."""
         order_id = self._pick(which, enrolled=True)
         assert order_id is not None
-        sql = """UPDATE lessons SET state = $3, confirmed_by = 'guardian' WHERE order_id = $1 AND lesson_no <= $2"""
-        self.run(self._set(sql, order_id, lessons, state))
+        sql = "UPDATE lessons SET state = $3, confirmed_by = $4 WHERE order_id = $1 AND lesson_no <= $2"
+        self.run(self._set(sql, order_id, lessons, state, "" if state == "refunded" else "guardian"))
         for lesson in self.orders[order_id][1][:lessons]:
             lesson.counts = False
 
     @precondition(lambda self: self.enrolled)
-    @rule(which=st.integers(0, 9), state=st.sampled_from(["applied", "objected"]))
-    def what_waits_for_an_answer_counts_as_before(self, which: int, state: str) -> None:
+    @rule(which=st.integers(0, 9), state=st.sampled_from(["applied", "objected", "refunding"]))
+    def what_is_not_decided_counts_as_before(self, which: int, state: str) -> None:
         order_id = self._pick(which, enrolled=True)
         sql = "UPDATE lessons SET state = $2 WHERE order_id = $1 AND state = 'planned'"
         self.run(self._set(sql, order_id, state))

@@ -105,7 +105,7 @@ class Refund:
 
 @dataclass
 class Purchase:
-    """One purchase. `drawn`: there is a contract; `plan`: when its lessons begin and end; `told`: why it was not."""
+    """One purchase. `drawn`: it has a contract; `plan`: when its lessons begin and end; `told`: why it was refused."""
 
     guardian: str
     course: str
@@ -245,7 +245,8 @@ class Orders:
         fen = 0
         for p in self.purchases.values():
             if p.guardian == guardian and p.drawn and p.state == "enrolled":
-                fen += sum(one.fee for one in p.lessons.values() if one.state in ("planned", "applied", "objected"))
+                gone = ("confirmed", "paid_out", "divided", "refunded")
+                fen += sum(one.fee for one in p.lessons.values() if one.state not in gone)
             elif p.guardian == guardian and p.drawn and p.state != "ended":
                 fen += p.price
         return fen

@@ -19,8 +19,11 @@ from shared.money import yuan
 from shared.policy import Category, Policy, add_months, is_preschool, school_age_by
 from shared.working_days import shanghai
 
-UNCONSUMED: Final = ("planned", "applied", "objected")
-"""States of lessons that count; every other one is the institution's, or is on its way back, or is back already."""
+UNCONSUMED: Final = ("planned", "applied", "objected", "refunding")
+"""States of lessons that count; every other one is the institution's, or the family's again.
+
+What is asked back counts until it is back: a refund can be withdrawn or rejected, and its lessons are planned again.
+"""
 
 
 @dataclass(frozen=True, slots=True)
