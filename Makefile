@@ -6,6 +6,8 @@ SHELL := /bin/sh
 
 # embedded: servers from packages.  containers: testcontainers, needs Docker.
 STACK ?= embedded
+# Which story the demo plays: `yike demo --help` lists them.
+STORY ?= purchase
 # What pytest gets, as in: make test ARGS="-k refund -x"
 ARGS ?=
 # For make faults: only this fault, the number that repeats its chance, a mistake to build in, how long the soak is.
@@ -28,7 +30,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: help demo up down test check bench bench-long profile faults mutants lock clean
 
 help:
-	@echo "make demo    the whole system in the foreground, with a story played through it; ctrl-C ends it"
+	@echo "make demo    the whole system in the foreground, with a story played through it (STORY=name); ctrl-C ends it"
 	@echo "make up      the whole system in the background        make down   stop it"
 	@echo "make test    all tests (STACK=embedded|containers, ARGS=\"-k words\")"
 	@echo "make check   style, types, layers, contracts, migrations, compose file, lock"
@@ -39,7 +41,7 @@ help:
 	@echo "make lock    newest versions into requirements.lock    make clean  remove data and caches"
 
 demo: $(INSTALLED)
-	@$(BIN)/yike demo
+	@$(BIN)/yike demo --story $(STORY)
 
 up: $(INSTALLED)
 	@$(BIN)/yike up
