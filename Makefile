@@ -33,7 +33,7 @@ help:
 	@echo "make demo    the whole system in the foreground, with a story played through it (STORY=name); ctrl-C ends it"
 	@echo "make up      the whole system in the background        make down   stop it"
 	@echo "make test    all tests (STACK=embedded|containers, ARGS=\"-k words\")"
-	@echo "make check   style, types, layers, contracts, migrations, compose file, lock"
+	@echo "make check   style, types, layers, contracts, rules, migrations, compose file, lock"
 	@echo "make bench   load and comparisons        make bench-long  also ten million rows and a midnight"
 	@echo "make profile a flame graph of every process under load"
 	@echo "make faults  21 kinds of faults under load, everything checked after each (ONE=name, SEED=n, BREAK=all, SOAK=1h)"
@@ -72,6 +72,7 @@ check: $(INSTALLED)
 	@echo "check: types" && $(BIN)/mypy --no-error-summary $(CODE)
 	@echo "check: layers" && $(BIN)/lint-imports --no-logo
 	@echo "check: contracts" && $(BIN)/python -m ops.check.contracts
+	@echo "check: rules" && $(BIN)/python -m ops.check.rules
 	@echo "check: migrations" && $(BIN)/python -m ops.check.migrations
 	@echo "check: compose" && $(BIN)/python -m ops.check.compose
 	@echo "check: lock" && $(BIN)/python -m ops.check.lock
