@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ops.scenario import Bought, Scenario, read_sms
+from ops.scenario import Bought, Scenario
 from ops.stack_layout import Stack
 from ops.stories.stage import LI, ZHANG, Story, account, add_families, buy, open_course, sign_in, teach, until
 from shared.contracts.catalog import CoursePage, LookUpInstitution, SearchCourses
@@ -37,7 +37,7 @@ async def play(story: Story, stack: Stack, scenario: Scenario) -> None:
     await _the_complaint(story, scenario, bought)
 
     def noticed() -> bool:
-        return len({sms["purpose"] for sms in read_sms(stack.sms_file)}) >= 4
+        return len({sms["purpose"] for sms in story.sent()}) >= 4
 
     story.must("codes and notices were sent by SMS", await until(noticed))
     received_fen = await story.received_fen(institution)

@@ -41,6 +41,9 @@ class Family:
     child: str
 
 
+NAMES: Final = ("蓝天", "绿茵", "红星", "金鹰", "飞跃", "青松", "白云", "银河")
+"""Of institutions: one platform knows each name once, however many stories are played on it."""
+
 ZHANG: Final = Family("张伟", "张小明")
 LI: Final = Family("李娜", "李小雨")
 WANG: Final = Family("王强", "王子涵")
@@ -60,6 +63,10 @@ class Story:
     institutions: list[Institution] = field(default_factory=list)
     orders: list[UUID] = field(default_factory=list)
     with_timeline: bool = False
+    sms_before: int = 0
+
+    def __post_init__(self) -> None:
+        self.sms_before = len(read_sms(self.stack.sms_file))
 
     async def step(self, words: str, doing: Awaitable[T]) -> T:
         """Does one thing, with its name and milliseconds on the screen."""
@@ -133,7 +140,7 @@ class Story:
         return in_custody
 
     def _the_sms(self) -> None:
-        sent = read_sms(self.stack.sms_file)
+        sent = self.sent()
         lines = Table(title=f"{len(sent)} SMS", title_justify="left")
         for column in ("to", "purpose", "text"):
             lines.add_column(column)
@@ -142,9 +149,13 @@ class Story:
         self.console.print()
         self.console.print(lines)
 
+    def sent(self) -> list[dict[str, Any]]:
+        """The SMS sent since the story began, oldest first."""
+        return read_sms(self.stack.sms_file)[self.sms_before :]
+
     def sms(self, purpose: str) -> int:
-        """How many SMS of one purpose were sent."""
-        return sum(sms["purpose"] == purpose for sms in read_sms(self.stack.sms_file))
+        """How many of them were sent for one purpose."""
+        return sum(sms["purpose"] == purpose for sms in self.sent())
 
 
 # --- what happens in every story --------------------------------------------------------------------------------------
@@ -152,9 +163,9 @@ class Story:
 
 async def open_course(story: Story, scenario: Scenario) -> tuple[Institution, CourseView]:
     """An institution on the white list, with a course on offer."""
+    name = f"常州{NAMES[len(story.institutions)]}体育培训中心"
     institution = await story.step(
-        "常州蓝天体育培训中心 discloses everything and is put on the white list",
-        scenario.open_institution("常州蓝天体育培训中心"),
+        f"{name} discloses everything and is put on the white list", scenario.open_institution(name)
     )
     story.institutions.append(institution)
     course = await story.step(
