@@ -34,16 +34,21 @@ from shared.contracts.envelope import Reply, Request
 from shared.contracts.notify import CheckCode, Code, CodeChecked, Phone, SendCode
 from shared.contracts.orders import (
     AddChild,
+    AnswerObjection,
     ApplyLesson,
     ChildDetails,
     ConfirmLesson,
+    DecideObjection,
+    Decision,
     LessonAnswer,
+    ObjectionView,
     ObjectLesson,
     PayPurchase,
     PlacePurchase,
     PurchaseView,
     ReplyKey,
     SetSigner,
+    ShowObjection,
     ShowPurchase,
     SignContract,
     SignedIn,
@@ -339,10 +344,31 @@ class Scenario:
         request = ConfirmLesson(order_id=bought.order_id, lesson_no=lesson_no)
         return await self.ask(request, LessonAnswer, bought.guardian.token)
 
-    async def object_to(self, bought: Bought, lesson_no: int, reason: str) -> LessonAnswer:
+    async def object_to(self, bought: Bought, lesson_no: int, reason: str, evidence: str = "") -> LessonAnswer:
         """The guardian objects to a lesson."""
-        request = ObjectLesson(order_id=bought.order_id, lesson_no=lesson_no, reason=reason)
+        request = ObjectLesson(order_id=bought.order_id, lesson_no=lesson_no, reason=reason, evidence=evidence)
         return await self.ask(request, LessonAnswer, bought.guardian.token)
+
+    async def answer_objection(
+        self, bought: Bought, lesson_no: int, text: str, *, accepts: bool = False
+    ) -> ObjectionView:
+        """The institution answers an objection, or agrees to give the fee back."""
+        request = AnswerObjection(order_id=bought.order_id, lesson_no=lesson_no, text=text, accepts=accepts)
+        return await self.ask(request, ObjectionView, bought.institution.token)
+
+    async def decide_objection(
+        self, bought: Bought, lesson_no: int, decision: Decision, reason: str, release_fen: int = 0
+    ) -> ObjectionView:
+        """The authority decides on an objection; `release_fen` is the institution's part of a split."""
+        request = DecideObjection(
+            order_id=bought.order_id, lesson_no=lesson_no, decision=decision, release_fen=release_fen, reason=reason
+        )
+        return await self.ask(request, ObjectionView, self.token("authority", "changzhou-edu"))
+
+    async def show_objection(self, bought: Bought, lesson_no: int) -> ObjectionView:
+        """How the objection to a lesson stands."""
+        request = ShowObjection(order_id=bought.order_id, lesson_no=lesson_no)
+        return await self.ask(request, ObjectionView, bought.guardian.token)
 
     async def complain(self, order_id: UUID, guardian: Guardian, institution: Institution) -> FilingView:
         """The guardian complains about an order: the institution gives no invoice."""

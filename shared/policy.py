@@ -70,6 +70,18 @@ class ComplaintClocks:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectionClocks:
+    """Clocks of an objection to a lesson (异议), in working days [ours].
+
+    The institution answers, the authority decides; an authority that is late is reminded again and again.
+    """
+
+    answer_working_days: int = 5
+    decide_working_days: int = 15
+    overdue_working_days: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """Every figure that may differ by region, category and date. Built by `policy_for` only.
 
@@ -103,6 +115,7 @@ class Policy:
     reminders_until: time = REMINDERS_UNTIL
     codes: CodeRules = field(default_factory=CodeRules)
     complaints: ComplaintClocks = field(default_factory=ComplaintClocks)
+    objections: ObjectionClocks = field(default_factory=ObjectionClocks)
 
     sources: tuple[str, ...] = ()
     """The texts this policy rests on, oldest first."""
@@ -202,6 +215,12 @@ RULES: Final[tuple[Rule, ...]] = (
         date(2023, 4, 19),
         "[ours] 其他地区的促销限制与常州一致",
         {"promotions_allowed": False},
+    ),
+    Rule(
+        NATION,
+        date(2023, 4, 19),
+        "[ours] 课次异议: 机构 5 个工作日内答复, 主管部门 15 个工作日内裁定, 逾期每 5 个工作日提醒",
+        {"objections": ObjectionClocks()},
     ),
 )
 """The table. A later date wins over an earlier one; on equal dates the narrower region wins.

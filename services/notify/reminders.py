@@ -106,12 +106,16 @@ def lesson_settled(message: Message[Settled], now: datetime) -> Notice:
 
 
 def order_refunded(message: Message[Refunded], now: datetime) -> Notice | None:
-    """退费: once for an order, because it goes back in one sum. None: nothing was left to go back."""
+    """退费: once for an order, because it goes back in one sum, and once for each lesson that an authority has divided.
+
+    None: nothing was left to go back.
+    """
     event = message.data
     if event.amount_fen == 0:
         return None
     params = {"order": _tail(event.order_id), "yuan": yuan(event.amount_fen)}
-    return Notice(event.account_id, ORDER_REFUNDED, str(event.order_id), params, now + LIFETIME, cause_of(message))
+    subject = f"{event.order_id}:{event.lesson_no}" if event.lesson_no else str(event.order_id)
+    return Notice(event.account_id, ORDER_REFUNDED, subject, params, now + LIFETIME, cause_of(message))
 
 
 def complaint_moved(message: Message[FilingMoved], now: datetime) -> Notice | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from shared.contracts import topics
 from shared.contracts.envelope import Command, Event, Reply, Request
@@ -148,23 +148,32 @@ class ShowProfile(Request, type="orders.profile.show.v1", topic=_REQUESTS, key="
 
 PurchaseState = Literal["placed", "to_sign", "to_pay", "paying", "held", "enrolled", "cancelling", "refunding", "ended"]
 PaymentMethod = Literal["alipay", "wechat_pay", "union_pay", "e_cny", "bank_counter"]
-LessonState = Literal["planned", "applied", "confirmed", "objected", "paid_out"]
+LessonState = Literal["planned", "applied", "confirmed", "objected", "paid_out", "divided"]
+ConfirmedBy = Literal["", "guardian", "silence", "authority"]
 
 
 class LessonView(Part):
-    """One lesson of an order; `price_fen` is what its release moves. `confirmed_by` stays for ever."""
+    """One lesson of an order; `price_fen` is what its release moves. `confirmed_by` stays for ever.
+
+    `returned_fen` is what of the price goes back to the guardian after an objection; the rest of a divided lesson is
+    the institution's.
+    """
 
     lesson_no: LessonNo
     starts_at: Moment
     ends_at: Moment
     price_fen: Fen
     state: LessonState
-    confirmed_by: Literal["", "guardian", "silence"] = ""
+    confirmed_by: ConfirmedBy = ""
     answer_by: Moment | None = None
+    returned_fen: Fen = 0
 
 
 class PurchaseView(Reply, type="orders.purchase.view.v1"):
-    """A purchase: where it stands, its contract, what is consumed and what is left (fen and lessons)."""
+    """A purchase: where it stands, its contract, what is consumed and what is left (fen and lessons).
+
+    Once it has lessons, price = consumed + left + returned; a divided lesson is neither consumed nor left.
+    """
 
     order_id: UUID
     state: PurchaseState
@@ -181,6 +190,7 @@ class PurchaseView(Reply, type="orders.purchase.view.v1"):
     consumed_fen: Fen = 0
     left_lessons: int = 0
     left_fen: Fen = 0
+    returned_fen: Fen = 0
 
 
 class PlacePurchase(Request, type="orders.purchase.place.v1", topic=_REQUESTS, key="order_id", reply=PurchaseView):
@@ -283,11 +293,15 @@ class ConfirmLesson(Request, type="orders.lesson.confirm.v1", topic=_REQUESTS, k
 
 
 class ObjectLesson(Request, type="orders.lesson.object.v1", topic=_REQUESTS, key="order_id", reply=LessonAnswer):
-    """The guardian objects: the clock stops and that lesson's fee stays."""
+    """The guardian objects (异议): the clock stops and that lesson's fee stays; the institution is to answer.
+
+    `evidence` refers to what the guardian can show: a number or an address at the gateway, never the thing itself.
+    """
 
     order_id: UUID
     lesson_no: LessonNo
     reason: Reason
+    evidence: Annotated[str, StringConstraints(max_length=200, strip_whitespace=True)] = ""
 
 
 class LessonDeadline(Command, type="orders.lesson.deadline.v1", topic=_COMMANDS, key="order_id"):
@@ -316,3 +330,86 @@ class LessonObjected(Event, type="orders.lesson.objected.v1", topic=_EVENTS, key
     institution_id: UUID
     lesson_no: LessonNo
     reason: str
+
+
+# --- objections ---------------------------------------------------------------------------------------------------
+
+ObjectionState = Literal["raised", "answered", "unanswered", "decided", "withdrawn"]
+Decision = Literal["release", "return", "split"]
+"""Of a lesson's fee: all to the institution, all back to the guardian, or a part to each."""
+
+
+class ObjectionView(Reply, type="orders.objection.view.v1"):
+    """An objection as all three sides see it. `act_by`: until when the side whose turn it is has time; an authority
+    that is late is reminded and gets a new date, `overdue` counts how often."""
+
+    order_id: UUID
+    lesson_no: LessonNo
+    state: ObjectionState
+    reason: str
+    evidence: str = ""
+    objected_at: Moment
+    act_by: Moment | None = None
+    overdue: int = 0
+    answer: str = ""
+    answered_at: Moment | None = None
+    decision: Literal["", "release", "return", "split"] = ""
+    decision_reason: str = ""
+    decided_by: Literal["", "institution", "authority"] = ""
+    decided_at: Moment | None = None
+    release_fen: Fen = 0
+    return_fen: Fen = 0
+
+
+class AnswerObjection(Request, type="orders.objection.answer.v1", topic=_REQUESTS, key="order_id", reply=ObjectionView):
+    """The institution answers an objection, once and in time; or accepts it, at any time before the authority decides:
+    then the fee goes back without the authority [ours]."""
+
+    order_id: UUID
+    lesson_no: LessonNo
+    text: Annotated[str, StringConstraints(max_length=500, strip_whitespace=True)] = ""
+    accepts: bool = False
+
+
+class DecideObjection(Request, type="orders.objection.decide.v1", topic=_REQUESTS, key="order_id", reply=ObjectionView):
+    """The authority decides once the institution has answered or was silent; it decides once. `release_fen`: what the
+    institution gets of a split, 1 to the price less 1 fen."""
+
+    order_id: UUID
+    lesson_no: LessonNo
+    decision: Decision
+    release_fen: Fen = 0
+    reason: Reason
+
+
+class ShowObjection(Request, type="orders.objection.show.v1", topic=_REQUESTS, key="order_id", reply=ObjectionView):
+    """The objection to a lesson; for its guardian, its institution, and the authority."""
+
+    order_id: UUID
+    lesson_no: LessonNo
+
+
+class ObjectionDeadline(Command, type="orders.objection.deadline.v1", topic=_COMMANDS, key="order_id"):
+    """Timer: the institution has not answered, or the authority has not decided."""
+
+    order_id: UUID
+    lesson_no: LessonNo
+
+
+class ObjectionMoved(Event, type="orders.objection.moved.v1", topic=_EVENTS, key="order_id"):
+    """An objection is in a new state, or is overdue in the one it is in: it was `act_by` somebody's turn.
+
+    `by`: who has moved it; `deadline` that somebody has not. No money moves because an authority is late.
+    """
+
+    order_id: UUID
+    account_id: UUID
+    institution_id: UUID
+    lesson_no: LessonNo
+    state: ObjectionState
+    by: Literal["guardian", "institution", "authority", "deadline"]
+    act_by: Moment | None = None
+    overdue: bool = False
+    decision: Literal["", "release", "return", "split"] = ""
+    release_fen: Fen = 0
+    return_fen: Fen = 0

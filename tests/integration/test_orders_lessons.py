@@ -11,6 +11,7 @@ from shared.actors import Actor
 from shared.contracts.envelope import Data, Request
 from shared.contracts.escrow import PayoutReturned, ReleaseLesson, Settled
 from shared.contracts.orders import (
+    AnswerObjection,
     ApplyLesson,
     ConfirmLesson,
     LessonAnswer,
@@ -283,6 +284,9 @@ async def test_silence_confirms_after_seven_working_days_and_an_objection_stops_
         reason=REASON,
     )
     assert await deadlines(counter, order) == [f"{order.order_id}:1"]
+    # It answers, so that nothing of the objection falls due meanwhile.
+    answer = AnswerObjection(order_id=order.order_id, lesson_no=2, text="已安排补课")
+    await counter.harness.ask(answer, order.institution)
 
     before = await counter.trace(order)
     await counter.answers(order, LessonDeadline(order_id=order.order_id, lesson_no=1))

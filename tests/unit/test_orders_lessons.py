@@ -19,7 +19,7 @@ ORDER_ID = UUID(int=1)
 ENDS_AT = datetime(2026, 3, 2, 11, 0, tzinfo=UTC)
 NOW = ENDS_AT + timedelta(hours=1)
 DUE = ENDS_AT + timedelta(days=9)
-STATES = ("planned", "applied", "objected", "confirmed", "paid_out")
+STATES = ("planned", "applied", "objected", "confirmed", "paid_out", "divided")
 
 
 def lesson(state: str = "planned", **changes: Any) -> Lesson:
@@ -29,7 +29,7 @@ def lesson(state: str = "planned", **changes: Any) -> Lesson:
         made.applied_at, made.answer_by = NOW, DUE
     if state in ("confirmed", "paid_out"):
         made.confirmed_by, made.answered_at = "guardian", NOW
-    if state == "objected":
+    if state in ("objected", "divided"):
         made.objection, made.answered_at = "没有上课", NOW
     for name, value in changes.items():
         setattr(made, name, value)
@@ -89,7 +89,7 @@ def test_applied_for_again_a_lesson_keeps_its_deadline() -> None:
     assert one == lesson("applied")
 
 
-@pytest.mark.parametrize("state", ["objected", "confirmed", "paid_out"])
+@pytest.mark.parametrize("state", ["objected", "confirmed", "paid_out", "divided"])
 def test_a_lesson_that_was_answered_cannot_be_applied_for_again(state: str) -> None:
     refused = assert_refused("lesson_state", lesson(state), lambda one: domain.apply(one, DUE, NOW))
     assert refused.figures == {"state": state}
@@ -148,9 +148,37 @@ def test_another_objection_is_refused() -> None:
     assert_refused("lesson_state", lesson("objected"), lambda one: domain.object_to(one, "换了老师", NOW))
 
 
-@pytest.mark.parametrize("state", ["planned", "confirmed", "paid_out"])
+@pytest.mark.parametrize("state", ["planned", "confirmed", "paid_out", "divided"])
 def test_what_does_not_wait_cannot_be_objected_to(state: str) -> None:
     assert_refused("lesson_state", lesson(state), lambda one: domain.object_to(one, "没有上课", NOW))
+
+
+# --- decided by the authority -------------------------------------------------------------------------------------
+
+
+def test_an_authority_confirms_what_was_objected_to_and_that_is_known_for_ever() -> None:
+    one = lesson("objected")
+    assert domain.confirm(one, "authority", DUE)
+    assert domain.paid_out(one)
+    assert (one.state, one.confirmed_by, one.answered_at, one.consumed) == ("paid_out", "authority", DUE, True)
+
+
+@pytest.mark.parametrize("state", ["planned", "applied", "divided"])
+def test_an_authority_confirms_nothing_else(state: str) -> None:
+    assert_refused("lesson_state", lesson(state), lambda one: domain.confirm(one, "authority", NOW))
+
+
+def test_what_was_objected_to_is_divided_and_nobody_confirms_it_then() -> None:
+    one = lesson("objected")
+    domain.divide(one, DUE)
+    assert one == lesson("divided", answered_at=DUE)
+    for by in domain.CONFIRMS:
+        assert_refused("lesson_state", one, lambda one, by=by: domain.confirm(one, by, DUE))
+
+
+@pytest.mark.parametrize("state", ["planned", "applied", "confirmed", "paid_out", "divided"])
+def test_only_what_was_objected_to_is_divided(state: str) -> None:
+    assert_refused("lesson_state", lesson(state), lambda one: domain.divide(one, NOW))
 
 
 # --- silence ------------------------------------------------------------------------------------------------------
@@ -161,7 +189,7 @@ def test_silence_begins_when_the_time_to_answer_is_over() -> None:
     assert not domain.silent(lesson("applied"), DUE - timedelta(microseconds=1))
 
 
-@pytest.mark.parametrize("state", ["planned", "objected", "confirmed", "paid_out"])
+@pytest.mark.parametrize("state", ["planned", "objected", "confirmed", "paid_out", "divided"])
 def test_a_late_deadline_finds_nothing_to_do_where_nobody_is_waited_for(state: str) -> None:
     assert not domain.silent(lesson(state), DUE + timedelta(days=1))
 

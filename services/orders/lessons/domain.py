@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from shared.contracts.errors import Refused
@@ -10,7 +10,8 @@ from shared.contracts.errors import Refused
 
 @dataclass(slots=True)
 class Lesson:
-    """One lesson; times are aware UTC. `confirmed_by` tells a guardian's confirmation from silence, for ever."""
+    """One lesson; times are aware UTC. `confirmed_by` tells a guardian's confirmation from silence and from an
+    authority's decision, for ever."""
 
     order_id: UUID
     lesson_no: int
@@ -59,14 +60,22 @@ def apply(lesson: Lesson, answer_by: datetime, now: datetime) -> bool:
     return True
 
 
-def confirm(lesson: Lesson, by: Literal["guardian", "silence"], now: datetime) -> bool:
+CONFIRMS: Final[dict[str, tuple[str, ...]]] = {
+    "guardian": ("applied", "objected"),
+    "silence": ("applied",),
+    "authority": ("objected",),
+}
+"""Whose word confirms a lesson in which states."""
+
+
+def confirm(lesson: Lesson, by: Literal["guardian", "silence", "authority"], now: datetime) -> bool:
     """The lesson is confirmed (核销). False when it was confirmed before. A guardian may still confirm after objecting.
 
     Raises Refused lesson_state.
     """
     if lesson.consumed:
         return False
-    if lesson.state not in (("applied", "objected") if by == "guardian" else ("applied",)):
+    if lesson.state not in CONFIRMS[by]:
         raise Refused("lesson_state", state=lesson.state)
     lesson.state = "confirmed"
     lesson.confirmed_by = by
@@ -87,6 +96,17 @@ def object_to(lesson: Lesson, reason: str, now: datetime) -> bool:
     lesson.objection = reason
     lesson.answered_at = now
     return True
+
+
+def divide(lesson: Lesson, now: datetime) -> None:
+    """Some or all of the fee goes back to the guardian who objected; what is left of it is the institution's.
+
+    Raises Refused lesson_state.
+    """
+    if lesson.state != "objected":
+        raise Refused("lesson_state", state=lesson.state)
+    lesson.state = "divided"
+    lesson.answered_at = now
 
 
 def silent(lesson: Lesson, now: datetime) -> bool:

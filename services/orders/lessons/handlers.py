@@ -1,4 +1,4 @@
-"""What lessons hear: institutions, guardians, escrow's events, their own deadlines."""
+"""What lessons and the objections to them hear: institutions, guardians, authorities, escrow's events, deadlines."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,8 @@ from shared.messaging.work import UnitOfWork
 handlers = Handlers("orders")
 
 
-@handlers.on(*use_cases.DECISIONS)
+@handlers.on(*use_cases.HEARD)
 async def on_lesson(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
-    """Institutions file lessons as taught, guardians answer or are silent, fees are paid out or come back."""
+    """Institutions file lessons as taught, guardians answer or are silent; objections are answered and decided; fees
+    are paid out or come back."""
     await use_cases.decide(work, messages)

@@ -15,8 +15,10 @@ class LessonRow(Base, table=True):
 
     __tablename__ = "lessons"
     __table_args__ = (
-        CheckConstraint("state IN ('planned', 'applied', 'confirmed', 'objected', 'paid_out')", name="state"),
-        CheckConstraint("confirmed_by IN ('', 'guardian', 'silence')", name="confirmed_by"),
+        CheckConstraint(
+            "state IN ('planned', 'applied', 'confirmed', 'objected', 'paid_out', 'divided')", name="state"
+        ),
+        CheckConstraint("confirmed_by IN ('', 'guardian', 'silence', 'authority')", name="confirmed_by"),
         # Who confirmed stays for ever, and nothing is paid that nobody confirmed.
         CheckConstraint("(state IN ('confirmed', 'paid_out')) = (confirmed_by <> '')", name="confirmed"),
     )

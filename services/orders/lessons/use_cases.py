@@ -6,22 +6,21 @@ from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from services.orders.lessons import domain
+from services.orders.lessons import domain, money
 from services.orders.lessons.domain import Enrolment, Lesson
 from services.orders.lessons.tables import LessonRow
+from services.orders.objections import use_cases as objections
+from services.orders.objections.use_cases import Objections
 from services.orders.purchases.tables import PurchaseRow
-from shared.contracts import topics
 from shared.contracts.envelope import Data, Message
 from shared.contracts.errors import Refused
-from shared.contracts.escrow import PayoutReturned, ReleaseLesson, Settled
+from shared.contracts.escrow import PayoutReturned, Settled
 from shared.contracts.orders import (
     ApplyLesson,
     ConfirmLesson,
     LessonAnswer,
     LessonApplied,
     LessonDeadline,
-    LessonObjected,
-    ObjectLesson,
 )
 from shared.contracts.types import LessonTime
 from shared.messaging.work import UnitOfWork
@@ -70,7 +69,7 @@ def _apply(work: UnitOfWork, message: Message[ApplyLesson], lesson: Lesson, purc
     if applied:
         assert purchase.institution_id is not None
         deadline = LessonDeadline(order_id=lesson.order_id, lesson_no=lesson.lesson_no)
-        work.set_timer(deadline, due, message, subject=_subject(lesson))
+        work.set_timer(deadline, due, message, subject=money.subject(lesson))
         work.send(
             LessonApplied(
                 order_id=lesson.order_id,
@@ -91,31 +90,10 @@ def _confirm(work: UnitOfWork, message: Message[ConfirmLesson], lesson: Lesson, 
     work.actor(message, "guardian", subject=purchase.account_id)
     confirmed = domain.confirm(lesson, "guardian", work.now)
     if confirmed:
-        work.cancel_timer(LessonDeadline, _subject(lesson))
-        _release(work, lesson, message)
+        work.cancel_timer(LessonDeadline, money.subject(lesson))
+        money.release(work, lesson, message)
     work.reply(message, _answer(lesson))
     return confirmed
-
-
-def _object(work: UnitOfWork, message: Message[ObjectLesson], lesson: Lesson, purchase: Enrolment) -> bool:
-    """The guardian objects."""
-    work.actor(message, "guardian", subject=purchase.account_id)
-    objected = domain.object_to(lesson, message.data.reason, work.now)
-    if objected:
-        assert purchase.institution_id is not None
-        work.cancel_timer(LessonDeadline, _subject(lesson))
-        work.send(
-            LessonObjected(
-                order_id=lesson.order_id,
-                account_id=purchase.account_id,
-                institution_id=purchase.institution_id,
-                lesson_no=lesson.lesson_no,
-                reason=lesson.objection,
-            ),
-            message,
-        )
-    work.reply(message, _answer(lesson))
-    return objected
 
 
 def _silence(work: UnitOfWork, message: Message[LessonDeadline], lesson: Lesson, purchase: Enrolment) -> bool:
@@ -123,7 +101,7 @@ def _silence(work: UnitOfWork, message: Message[LessonDeadline], lesson: Lesson,
     if not domain.silent(lesson, work.now):
         return False
     domain.confirm(lesson, "silence", work.now)
-    _release(work, lesson, message)
+    money.release(work, lesson, message)
     return True
 
 
@@ -140,19 +118,25 @@ def _returned(work: UnitOfWork, message: Message[PayoutReturned], lesson: Lesson
 DECISIONS: Final[dict[type[Data], Decide]] = {
     ApplyLesson: _apply,
     ConfirmLesson: _confirm,
-    ObjectLesson: _object,
     LessonDeadline: _silence,
     Settled: _settled,
     PayoutReturned: _returned,
 }
-"""All that can happen to a lesson."""
+"""All that can happen to a lesson, but objections."""
+
+HEARD: Final = (*DECISIONS, *objections.HEARD)
+"""All that is decided on lessons, in one handler: it is the same rows that change."""
 
 
 async def decide(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
-    """Decides the messages one by one, in order, and writes the lessons that changed at once."""
+    """Decides the messages one by one, in order, and writes the lessons and objections that changed at once."""
+    # Lesson 0 is no lesson: what an institution keeps of a refund was paid out, or came back.
+    messages = [message for message in messages if message.data.lesson_no]
     keys = {(message.data.order_id, message.data.lesson_no) for message in messages}
     lessons = await work.load(LessonRow, Lesson, keys)
     purchases = await work.load(PurchaseRow, Enrolment, {order_id for order_id, _ in keys}, lock=False)
+    objected = await Objections.of(work, messages, lessons)
+    decisions = DECISIONS | objected.decisions()
     changed: dict[tuple[UUID, int], Lesson] = {}
     for message in messages:
         with work.answering(message):
@@ -163,18 +147,11 @@ async def decide(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
             lesson = lessons.get(key)
             if lesson is None:
                 raise Refused("lesson_unknown", lessons=purchase.lessons)
-            if DECISIONS[type(message.data)](work, message, lesson, purchase):
+            if decisions[type(message.data)](work, message, lesson, purchase):
+                objected.follow(work, message, lesson, purchase)
                 changed[key] = lesson
     work.update(LessonRow, changed.values(), *CHANGING)
-
-
-def _release(work: UnitOfWork, lesson: Lesson, cause: Message[Any]) -> None:
-    command = ReleaseLesson(order_id=lesson.order_id, lesson_no=lesson.lesson_no)
-    work.send(command, cause, replyto=topics.replies("orders"))
-
-
-def _subject(lesson: Lesson) -> str:
-    return f"{lesson.order_id}:{lesson.lesson_no}"
+    objected.write(work)
 
 
 def _answer(lesson: Lesson) -> LessonAnswer:

@@ -1,9 +1,13 @@
 """What gateways may ask about purchases."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 from services.orders.lessons.domain import Lesson
 from services.orders.lessons.tables import LessonRow
+from services.orders.objections.domain import Objection
+from services.orders.objections.tables import ObjectionRow
 from services.orders.purchases import contract
 from services.orders.purchases.domain import Contract, Purchase
 from services.orders.purchases.tables import ContractRow, PurchaseRow
@@ -12,11 +16,23 @@ from shared.contracts.errors import Refused
 from shared.contracts.orders import LessonView, PurchaseView, ShowPurchase
 from shared.messaging.work import UnitOfWork
 
+NOTHING_RETURNED: Final[Mapping[int, int]] = MappingProxyType({})
 
-def view(purchase: Purchase, lessons: Sequence[Lesson] = (), shown_contract: str = "") -> PurchaseView:
-    """The purchase as its family sees it; of `lessons`, consumed is what is confirmed, left is what is not."""
+
+def view(
+    purchase: Purchase,
+    lessons: Sequence[Lesson] = (),
+    shown_contract: str = "",
+    returned_fen: Mapping[int, int] = NOTHING_RETURNED,
+) -> PurchaseView:
+    """The purchase as its family sees it; of `lessons`, consumed is what is confirmed, left is what is not.
+
+    `returned_fen` is what went back of each lesson that was divided; such a lesson is neither consumed nor left.
+    """
     consumed = [lesson for lesson in lessons if lesson.consumed]
-    consumed_fen = sum(lesson.price_fen for lesson in consumed)
+    divided = [lesson for lesson in lessons if lesson.state == "divided"]
+    returned = sum(returned_fen.values())
+    consumed_fen = sum(lesson.price_fen for lesson in (*consumed, *divided)) - returned
     return PurchaseView(
         order_id=purchase.order_id,
         state=purchase.state,
@@ -37,13 +53,15 @@ def view(purchase: Purchase, lessons: Sequence[Lesson] = (), shown_contract: str
                 state=lesson.state,
                 confirmed_by=lesson.confirmed_by,
                 answer_by=lesson.answer_by,
+                returned_fen=returned_fen.get(lesson.lesson_no, 0),
             )
             for lesson in lessons
         ),
         consumed_lessons=len(consumed),
         consumed_fen=consumed_fen,
-        left_lessons=len(lessons) - len(consumed),
-        left_fen=sum(lesson.price_fen for lesson in lessons) - consumed_fen,
+        left_lessons=len(lessons) - len(consumed) - len(divided),
+        left_fen=sum(lesson.price_fen for lesson in lessons) - consumed_fen - returned,
+        returned_fen=returned,
     )
 
 
@@ -63,4 +81,7 @@ async def show_purchase(work: UnitOfWork, message: Message[ShowPurchase]) -> Non
         raise Refused("order_unknown")
     drawn = (await work.load(ContractRow, Contract, [order_id], lock=False)).get(order_id)
     lessons = await work.load_all(LessonRow, Lesson, [order_id], by=("order_id",), lock=False)
-    work.reply(message, view(purchase, lessons, contract.shown(work.ring, drawn.text if drawn else "")))
+    divided = {(order_id, lesson.lesson_no): lesson for lesson in lessons if lesson.state == "divided"}
+    objections = await work.load(ObjectionRow, Objection, divided, lock=False)
+    returned = {key[1]: one.returned_fen(divided[key].price_fen) for key, one in objections.items()}
+    work.reply(message, view(purchase, lessons, contract.shown(work.ring, drawn.text if drawn else ""), returned))
