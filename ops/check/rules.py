@@ -16,7 +16,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -212,24 +212,24 @@ def _figures() -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for row in RULES:
         categories = "all" if len(row.categories) == len(Category) else "、".join(sorted(row.categories))
-        values = ", ".join(f"`{name}` {in_words(name, value)}" for name, value in row.values.items())
+        values = ", ".join(f"`{name}` {words}" for said in row.values.items() for name, words in _parts(*said))
         yield f"| {row.effective} | {row.region} | {categories} | {values} | {_cell(row.source)} |"
     yield ""
     yield "Where no row says anything:"
     yield ""
     said = {name for row in RULES for name in row.values} | {"sources"}
     usual = Policy()
-    for one in (one for one in fields(Policy) if one.name not in said):
-        yield from _usual(one.name, getattr(usual, one.name))
+    unsaid = [one.name for one in fields(Policy) if one.name not in said]
+    yield from (f"- `{name}` {words}" for one in unsaid for name, words in _parts(one, getattr(usual, one)))
     yield ""
 
 
-def _usual(name: str, value: Any) -> Iterator[str]:
-    if hasattr(value, "__dataclass_fields__"):
-        for one in fields(value):
-            yield f"- `{name}.{one.name}` {in_words(one.name, getattr(value, one.name))}"
+def _parts(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """A figure, or those it consists of: each with its name, in words."""
+    if is_dataclass(value):
+        yield from ((f"{name}.{one.name}", in_words(one.name, getattr(value, one.name))) for one in fields(value))
     else:
-        yield f"- `{name}` {in_words(name, value) if value not in (None, ()) else 'none'}"
+        yield name, in_words(name, value) if value not in (None, ()) else "none"
 
 
 def main(arguments: Sequence[str]) -> int:

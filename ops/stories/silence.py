@@ -8,7 +8,7 @@ from typing import Final
 
 from ops.scenario import Scenario
 from ops.stack_layout import Stack
-from ops.stories.stage import MORNING, ZHANG, Story, enrol, move_to, open_course, teach, until
+from ops.stories.stage import MORNING, ZHANG, Story, enrol, morning_after, move_to, open_course, teach, until
 from shared.clock import get_offset, set_offset
 from shared.policy import policy_for
 from shared.working_days import SHANGHAI, horizon, is_rest_day, shanghai
@@ -49,7 +49,7 @@ async def play(story: Story, stack: Stack, scenario: Scenario) -> None:
     said_by = [lesson.confirmed_by for lesson in view.lessons[:LESSONS_TAUGHT]]
     story.must("silence stays distinguishable from the guardian's word", said_by == ["guardian", "silence"])
     story.must("10 lessons and 1,000.00 yuan are left", (view.left_lessons, view.left_fen) == (10, 100_000))
-    await move_to(stack, scenario, datetime.combine(last + timedelta(days=1), MORNING, SHANGHAI))
+    await morning_after(stack, scenario)
     told = await until(lambda: story.sms("lesson.settled") == LESSONS_TAUGHT)
     story.must("the guardian was told of both pay-outs in the morning, not at midnight", told)
     received_fen = await story.received_fen(institution)

@@ -222,6 +222,12 @@ async def teach(stack: Stack, scenario: Scenario, course: CourseView, lessons: i
     await move_to(stack, scenario, datetime.combine(last + timedelta(days=1), MORNING, SHANGHAI))
 
 
+async def morning_after(stack: Stack, scenario: Scenario) -> None:
+    """Moves the clock to the next morning, when what must not wake anybody is sent."""
+    tomorrow = shanghai(scenario.now()).date() + timedelta(days=1)
+    await move_to(stack, scenario, datetime.combine(tomorrow, MORNING, SHANGHAI))
+
+
 async def account(scenario: Scenario, bought: Bought) -> AccountView:
     """The order's account in the ledger, as an operator sees it."""
     return await scenario.ask(ShowAccount(order_id=bought.order_id), AccountView, scenario.token("operator", "demo"))
