@@ -1,6 +1,8 @@
 """What all stories share: steps, what must be so, the families, the clock, the ledger, and the proof in the end."""
 
 import asyncio
+import contextlib
+import io
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ops.bank import desk
@@ -22,6 +25,7 @@ from ops.stack_layout import Stack
 from services.escrow import audit
 from shared.contracts.catalog import CourseView
 from shared.contracts.escrow import AccountView, ShowAccount
+from shared.contracts.types import RefundTerms
 from shared.documents import mask_phone
 from shared.money import yuan
 from shared.working_days import SHANGHAI, shanghai
@@ -77,7 +81,7 @@ class Story:
 
     def note(self, words: str) -> None:
         """A line below a step: what came of it."""
-        self.console.print(f"      {words}")
+        self.console.print(f"      {escape(words)}")
 
     def must(self, words: str, happened: bool) -> None:
         """Something that must be so; a single one that is not makes the demo fail."""
@@ -87,6 +91,13 @@ class Story:
     def good(self) -> bool:
         """Everything was so."""
         return bool(self.told) and all(happened for _, happened in self.told)
+
+    async def command(self, command: Callable[..., Awaitable[int]], *words: object, **options: object) -> int:
+        """Calls one of the operator's own commands on this stack; what it prints is seen where a person looks."""
+        if self.commands:
+            return await command(*words, **options, common=self.commands)
+        with contextlib.redirect_stdout(io.StringIO()):
+            return await command(*words, **options, common=Common(home=self.stack.folder, json=True))
 
     # --- the books --------------------------------------------------------------------------------------------------
 
@@ -161,7 +172,9 @@ class Story:
 # --- what happens in every story --------------------------------------------------------------------------------------
 
 
-async def open_course(story: Story, scenario: Scenario) -> tuple[Institution, CourseView]:
+async def open_course(
+    story: Story, scenario: Scenario, terms: RefundTerms | None = None
+) -> tuple[Institution, CourseView]:
     """An institution on the white list, with a course on offer."""
     name = f"常州{NAMES[len(story.institutions)]}体育培训中心"
     institution = await story.step(
@@ -170,7 +183,7 @@ async def open_course(story: Story, scenario: Scenario) -> tuple[Institution, Co
     story.institutions.append(institution)
     course = await story.step(
         "it publishes 少儿篮球基础班: 12 lessons, 1,200.00 yuan, 20 seats",
-        scenario.publish_course(institution, "少儿篮球基础班"),
+        scenario.publish_course(institution, "少儿篮球基础班", refund_terms=terms),
     )
     return institution, course
 
