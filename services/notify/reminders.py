@@ -114,7 +114,7 @@ def order_refunded(message: Message[Refunded], now: datetime) -> Notice | None:
     if event.amount_fen == 0:
         return None
     params = {"order": _tail(event.order_id), "yuan": yuan(event.amount_fen)}
-    subject = f"{event.order_id}:{event.lesson_no}" if event.lesson_no else str(event.order_id)
+    subject = f"{event.order_id}/{event.lesson_no}" if event.lesson_no else str(event.order_id)
     return Notice(event.account_id, ORDER_REFUNDED, subject, params, now + LIFETIME, cause_of(message))
 
 

@@ -87,4 +87,4 @@ async def test_one_lesson_is_split_one_given_back_and_one_released_after_silence
     assert [row["amount_fen"] for row in await harness.rows("bank", sql)] == [4_000, FEE]
     sql = "SELECT subject FROM sms WHERE purpose = 'order.refunded' ORDER BY subject"
     told = [row["subject"] for row in await harness.rows("notify", sql)]
-    assert told == [f"{bought.order_id}:{lesson_no}" for lesson_no in (1, 2)], "each sum that goes back is told"
+    assert told == [f"{bought.order_id}/{lesson_no}" for lesson_no in (1, 2)], "each sum that goes back is told"

@@ -21,7 +21,10 @@ SELECT count(*) FROM (SELECT FROM transfers WHERE kind = 'release' AND phase = 2
 _BOOKED: Final = "SELECT kind, count(*), sum(amount_fen) FROM instructions WHERE state = 'paid' GROUP BY 1 ORDER BY 1"
 _LATE_MONEY: Final = "SELECT count(*), coalesce(sum(amount_fen), 0) FROM suspense"
 _DONE: Final = "SELECT kind, count(*), sum(amount_fen) FROM entries WHERE outcome = 'paid' GROUP BY 1 ORDER BY 1"
-_PAID_OUT: Final = "SELECT count(*) FROM lessons WHERE state = 'paid_out'"
+_PAID_OUT: Final = """
+SELECT (SELECT count(*) FROM lessons WHERE state = 'paid_out')
+     + (SELECT count(*) FROM objections WHERE decision = 'split')
+"""
 _STUCK: Final = """
 SELECT count(*) FROM purchases WHERE state NOT IN ('enrolled', 'ended')
 """

@@ -350,19 +350,49 @@ def what_is_enrolled_is_paid_seated_and_planned(world: World, expected: Expected
 
 
 def lessons_agree_with_escrow(world: World, expected: Expected) -> Iterator[str]:
-    """Paid out is paid by the bank; confirmed is on its way, or waits for a complaint; nothing else is in escrow."""
+    """Paid out is paid by the bank; confirmed is on its way, or waits for a complaint; divided may be either, or have
+    nothing for the institution; nothing else is in escrow."""
     payouts = {
         (row["order_id"], row["lesson_no"]): row["state"]
         for row in world.tables["escrow.instructions"]
         if row["kind"] == "payout"
     }
-    may_be = {"paid_out": ("paid",), "confirmed": ("waiting", "sent")}
+    may_be = {
+        "paid_out": ("paid",),
+        "confirmed": ("waiting", "sent"),
+        "divided": ("none", "waiting", "sent", "paid"),
+    }
     for row in world.tables["orders.lessons"]:
         payout = payouts.pop((row["order_id"], row["lesson_no"]), "none")
         if payout not in may_be.get(row["state"], ("none",)):
             yield f"{row['order_id']} lesson {row['lesson_no']} is {row['state']}, its payout {payout}"
     for key in payouts:
         yield f"{key} is paid out and no lesson"
+
+
+def decisions_agree_with_escrow(world: World, expected: Expected) -> Iterator[str]:
+    """A divided lesson's objection is decided, and escrow pays each side its part; an open one is of a lesson that is
+    objected to, and nothing of its fee moves."""
+    lessons = {(row["order_id"], row["lesson_no"]): row for row in world.tables["orders.lessons"]}
+    paid: dict[tuple[UUID, int], dict[str, int]] = defaultdict(dict)
+    for row in world.tables["escrow.instructions"]:
+        paid[row["order_id"], row["lesson_no"]][row["kind"]] = row["amount_fen"]
+    state_of = {"release": ("confirmed", "paid_out"), "return": ("divided",), "split": ("divided",)}
+    for row in world.tables["orders.objections"]:
+        key = (row["order_id"], row["lesson_no"])
+        lesson = lessons.pop(key)
+        open_ = row["state"] in ("raised", "answered", "unanswered")
+        may_be = ("objected",) if open_ else state_of.get(row["decision"], ("confirmed", "paid_out"))
+        if lesson["state"] not in may_be:
+            yield f"{key} is {lesson['state']}, its objection {row['state']} {row['decision']}"
+        released = lesson["price_fen"] if row["state"] == "withdrawn" else row["release_fen"]
+        parts = {} if open_ else {"payout": released, "refund": lesson["price_fen"] - released}
+        should = {kind: fen for kind, fen in parts.items() if fen}
+        if paid[key] != should:
+            yield f"{key}: escrow pays {paid[key]}, decided was {should}"
+    for key, lesson in lessons.items():
+        if lesson["state"] in ("objected", "divided") or lesson["confirmed_by"] == "authority":
+            yield f"{key} is {lesson['state']}, and has no objection"
 
 
 def seats_add_up(world: World, expected: Expected) -> Iterator[str]:
@@ -453,6 +483,7 @@ CHECKS: Final[dict[str, tuple[Finder, ...]]] = {
         every_lesson_stands_where_the_story_left_it,
         what_is_enrolled_is_paid_seated_and_planned,
         lessons_agree_with_escrow,
+        decisions_agree_with_escrow,
         seats_add_up,
         every_complaint_holds_its_order,
     ),

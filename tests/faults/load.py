@@ -1,5 +1,5 @@
-"""The load under which faults strike: purchases, some given up while they are paid; lessons, some objected to;
-complaints; new families.
+"""The load under which faults strike: purchases, some given up while they are paid; lessons, some objected to, some of
+those decided; complaints; new families.
 
 Everybody is patient: a request without an answer is sent again under its own message id, as a gateway does it. What
 must have become of each order and lesson is written into `expected` when its flow has ended.
@@ -18,13 +18,17 @@ from shared.contracts import topics
 from shared.contracts.catalog import CourseView
 from shared.contracts.complaints import FilingView, MoveFiling
 from shared.contracts.envelope import CONTRACTS, Event
-from shared.contracts.escrow import Settled
+from shared.contracts.escrow import Refunded, Settled
 from shared.contracts.orders import (
+    AnswerObjection,
     ApplyLesson,
     CancelPurchase,
     ConfirmLesson,
     ContractDrawn,
+    DecideObjection,
+    Decision,
     LessonAnswer,
+    ObjectionView,
     ObjectLesson,
     PayPurchase,
     PlacePurchase,
@@ -45,6 +49,7 @@ LENIENT_S: Final = 15.0
 LOOK_S: Final = 0.05
 LEFT_OPEN: Final = 5
 """One complaint in so many is never closed."""
+TOO_LATE: Final = ("order_state", "lesson_state", "objection_state")
 
 
 class LoadError(Exception):
@@ -220,7 +225,8 @@ class Load:
         return True
 
     async def _objects(self) -> bool:
-        """Objects, and every other one confirms in the same moment: objected or not before, it is confirmed then."""
+        """Objects, and every other one confirms in the same moment: objected or not before, it is confirmed then. Of
+        the others most are decided."""
         order, number = next(self.lessons, (None, 0))
         if order is None:
             return False
@@ -230,10 +236,28 @@ class Load:
         if self.chance.random() < 0.5:
             await asking
             self.expected.lessons[order.order_id, number] = "objected"
+            if self.chance.random() < 0.75:
+                await self._decides(order, number)
         else:
             await self._asks(asking, self._confirms(order, number))
             await self.is_paid(order, number)
         return True
+
+    async def _decides(self, order: Order, number: int) -> None:
+        """The institution answers, unless a clock that jumped has made it silent; the authority decides."""
+        about: dict[str, Any] = {"order_id": order.order_id, "lesson_no": number}
+        answer = AnswerObjection(**about, text="老师迟到二十分钟，已补课")
+        asking = self.scenario.ask(answer, ObjectionView, order.institution.token)
+        await self._asks(asking, allowed=self.lenient)
+        decisions: tuple[tuple[Decision, int], ...] = (("release", 0), ("return", 0), ("split", 1))
+        decision, part_fen = self.chance.choice(decisions)
+        decide = DecideObjection(**about, decision=decision, release_fen=part_fen, reason="双方各有责任")
+        await self.scenario.ask(decide, ObjectionView, self.authority)
+        if decision != "return":
+            await self.is_paid(order, number)
+        if decision != "release":
+            await self.gateway.first(f"{order.order_id}:{number}", Refunded)
+            self.expected.lessons[order.order_id, number] = "divided"
 
     async def _complains(self) -> bool:
         """Complains about an order, one of its lessons is confirmed meanwhile, and paid out when the complaint is
@@ -278,7 +302,7 @@ class Load:
         """Asks all at once; some may come too late, where that is allowed. True if none did."""
         outcomes = await asyncio.gather(*asking, return_exceptions=True)
         for outcome in outcomes:
-            late = isinstance(outcome, RequestRefused) and outcome.code in ("order_state", "lesson_state")
+            late = isinstance(outcome, RequestRefused) and outcome.code in TOO_LATE
             if isinstance(outcome, BaseException) and not (late and allowed):
                 raise outcome
         return not any(isinstance(outcome, BaseException) for outcome in outcomes)

@@ -1,5 +1,7 @@
 """Objections on the real servers: orders runs alone, the test plays guardians, institutions, authorities and escrow."""
 
+import asyncio
+import random
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +22,7 @@ from shared.contracts.orders import (
     ShowObjection,
 )
 from shared.ids import new_id
+from shared.messaging.rpc import RequestRefused
 from shared.working_days import add_working_days
 from tests.counter import Counter, Family, Order, counter, family, others, running
 from tests.integration.test_orders_lessons import FEES, applied, confirmed, lesson, settled, taught
@@ -357,6 +360,52 @@ async def test_what_an_institution_keeps_of_a_refund_is_of_no_lesson(counter: Co
     await counter.answers(order, PayoutReturned(amount_fen=10, reason="account closed", **about))
     assert await counter.trace(order) == before
     assert await counter.harness.rows("orders", "SELECT 1 FROM inbox WHERE parked IS NOT NULL") == []
+
+
+# --- at the same moment -------------------------------------------------------------------------------------------
+
+
+async def test_who_confirms_accepts_or_decides_first_settles_it_and_the_fee_goes_one_way(
+    counter: Counter, family: Family
+) -> None:
+    order = await taught(counter, family, 8)
+    numbers = range(1, 9)
+    for number in numbers:
+        await applied(counter, order, number)
+        await counter.harness.ask(objects(order, number), family.actor)
+        await view_of(counter, answers(order, number), order.institution)
+
+    async def any_of(request: Request, actor: Actor) -> None:
+        try:
+            await counter.harness.ask(request, actor)
+        except RequestRefused as refused:
+            if refused.code not in ("lesson_state", "objection_state"):
+                raise
+
+    asks: list[tuple[Request, Actor]] = []
+    for number in numbers:
+        lesson_no = {"lesson_no": number}
+        asks.append((ConfirmLesson(order_id=order.order_id, **lesson_no), family.actor))
+        asks.append((answers(order, number, accepts=True), order.institution))
+        asks.append((decides(order).model_copy(update=lesson_no), AUTHORITY))
+    random.Random(order.order_id.int).shuffle(asks)
+    await asyncio.gather(*(any_of(*one) for one in asks))
+
+    sql = """SELECT type, (body::jsonb -> 'data' ->> 'lesson_no')::int AS lesson_no FROM outbox
+             WHERE key = $1 AND type = ANY($2) ORDER BY 2"""
+    commands = [ReleaseLesson.TYPE, DivideLesson.TYPE]
+    said = await counter.harness.rows("orders", sql, str(order.order_id), commands)
+    assert [row["lesson_no"] for row in said] == list(numbers), "one command for each"
+    shown = await counter.show(order)
+    for row, one in zip(said, shown.lessons, strict=True):
+        assert one.state == ("confirmed" if row["type"] == ReleaseLesson.TYPE else "divided")
+        seen = await view_of(counter, shows(order, one.lesson_no), family.actor)
+        assert (seen.state, one.confirmed_by) == (
+            ("withdrawn", "guardian") if one.state == "confirmed" else ("decided", "")
+        )
+        assert seen.return_fen == one.returned_fen
+    assert shown.consumed_fen + shown.returned_fen == 10_000
+    assert await timers(counter, order) == []
 
 
 # --- asked again --------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ CHECKS: Final = (
     invariants.no_step_and_no_timer_is_late,
     invariants.what_is_enrolled_is_paid_seated_and_planned,
     invariants.lessons_agree_with_escrow,
+    invariants.decisions_agree_with_escrow,
     invariants.seats_add_up,
 )
 """What holds at rest whatever has happened; the other checks of that module are about banks that behave."""
@@ -42,9 +43,9 @@ CONFLICT: Final = "!idempotency_conflict"
 class Agreement:
     """The models of one history and what they expect; it watches the simulation."""
 
-    def __init__(self, simulation: Simulation, institution: str) -> None:
+    def __init__(self, simulation: Simulation, institution: str, authority: str) -> None:
         self.simulation = simulation
-        self.orders = Orders(institution, simulation.contracts)
+        self.orders = Orders(institution, authority, simulation.contracts)
         self.escrow = Escrow()
         self.complaints = Complaints()
         self.expected: dict[UUID, str] = {}
@@ -108,6 +109,15 @@ class Agreement:
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
         lessons = {(id_, number): one for id_, p in purchases.items() for number, one in p.lessons.items()}
         agree(found, {key: (one.state, one.by, one.answer_by, one.objection) for key, one in lessons.items()})
+        sql = """SELECT order_id::text, lesson_no, state, reason, evidence, answer_by, answer, decide_by, overdue,
+                        decision, release_fen, decision_reason, decided_by FROM objections"""
+        found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
+        objected = {key: (one.objection, one.objected) for key, one in lessons.items() if one.objected}
+        told = {
+            key: (o.state, reason, o.evidence, o.answer_by, o.answer, o.decide_by, o.overdue, *o.decision)
+            for key, (reason, o) in objected.items()
+        }
+        agree(found, told)
         await self._check_timers("orders", self.orders.timers)
         await self._check_said("orders", self.orders.said)
 
@@ -138,7 +148,7 @@ class Agreement:
 
     async def _check_said(self, service: str, said: Said) -> None:
         rows = await self.simulation.rows(service, _SAID)
-        agree({(row["type"], row["key"]): row["times"] for row in rows}, dict(said))
+        agree({(row["type"], row["key"]): row["times"] for row in rows}, dict(+said))
 
     def _check_answers(self) -> None:
         """Each asking has the answer that the model gives it, and one only, however often it is given."""
@@ -181,6 +191,10 @@ class Agreement:
             counts[f"purchases {purchase.state} {purchase.reason}".strip()] += 1
             for lesson in purchase.lessons.values():
                 counts[f"lessons {lesson.state} {lesson.by}".strip()] += 1
+                if lesson.objected is not None:
+                    what, _, _, by = lesson.objected.decision
+                    counts[f"objections {lesson.objected.state} {what} {by}".strip()] += 1
+                    counts["authorities late"] += lesson.objected.overdue
         for account in self.escrow.accounts.values():
             counts[f"accounts {account.state}"] += 1
             for (kind, _), payment in account.payments.items():

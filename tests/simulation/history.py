@@ -17,12 +17,16 @@ from shared.contracts.bank import InstructionKind
 from shared.contracts.complaints import FileComplaint, FilingState, MoveFiling
 from shared.contracts.envelope import Request
 from shared.contracts.orders import (
+    AnswerObjection,
     ApplyLesson,
     CancelPurchase,
     ConfirmLesson,
+    DecideObjection,
+    Decision,
     ObjectLesson,
     PayPurchase,
     PlacePurchase,
+    ShowObjection,
     ShowPurchase,
     SignContract,
 )
@@ -43,7 +47,16 @@ WHICH: Final = st.integers(0, 7)
 PICKS: Final = st.lists(WHICH, min_size=1, max_size=8)
 COURSE: Final = st.integers(0, len(COURSES) - 1)
 ORDER: Final = st.integers(0, MOST_ORDERS - 1)
-REQUESTS: Final = ("show", "sign", "pay", "pay at the counter", "give up", "apply", "confirm", "object", "buy again")
+DECISIONS: Final[dict[str, tuple[Decision, int]]] = {
+    "release": ("release", 0),
+    "give back": ("return", 0),
+    "split": ("split", 1),
+}
+ABOUT_OBJECTIONS: Final = ("object", "show objection", "answer", "accept", *DECISIONS)
+REQUESTS: Final = (
+    *("show", "sign", "pay", "pay at the counter", "give up", "apply", "confirm", "buy again"),
+    *ABOUT_OBJECTIONS,
+)
 MISBEHAVIOUR: Final[dict[InstructionKind, tuple[Name, ...]]] = {
     "collect": ("refuse", "repeat", "slow", "accept_first", "silent", "unknown", "pay_twice"),
     "payout": ("refuse", "repeat", "slow", "accept_first", "silent", "unknown", "return_after"),
@@ -64,7 +77,7 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.run = self.simulation.run
         self.run(self.simulation.begin())
-        self.agreement = Agreement(self.simulation, self.people.institution_actor.subject)
+        self.agreement = Agreement(self.simulation, self.people.institution_actor.subject, AUTHORITY.subject)
         self.simulation.watcher = self.agreement
         self.order_ids: list[UUID] = []
         self.filing_ids: list[UUID] = []
@@ -127,6 +140,12 @@ class History(RuleBasedStateMachine):
             if lesson.state == "applied":
                 self._request("confirm", order_id, number, guardian)
                 return
+            if lesson.objected is not None and lesson.objected.state == "raised":
+                self._request("answer", order_id, number, self.people.institution_actor)
+                return
+            if lesson.objected is not None and lesson.state == "objected":
+                self._request(list(DECISIONS)[number % len(DECISIONS)], order_id, number, AUTHORITY)
+                return
         self._request("show", order_id, 1, guardian)
 
     @precondition(lambda self: any(p.state == "paying" for p in self.agreement.orders.purchases.values()))
@@ -138,13 +157,14 @@ class History(RuleBasedStateMachine):
         self.works(rounds, PARTICIPANTS)
         self._request("give up", UUID(order_id), 1, Actor(purchase.guardian, "guardian"))
 
-    @rule(order=ORDER, what=st.sampled_from(REQUESTS), lesson=st.integers(1, LESSONS + 1), who=st.integers(0, 3))
+    @rule(order=ORDER, what=st.sampled_from(REQUESTS), lesson=st.integers(1, LESSONS + 1), who=st.integers(0, 4))
     def asks(self, order: int, what: str, lesson: int, who: int) -> None:
         """Anybody asks for anything."""
         order_id = self.order_ids[order % len(self.order_ids)]
         purchase = self.agreement.orders.purchases.get(str(order_id))
         owner = Actor(purchase.guardian, "guardian") if purchase else self.people.guardians[0]
-        self._request(what, order_id, lesson, (*self.people.guardians, owner, self.people.institution_actor)[who])
+        anybody = (*self.people.guardians, owner, self.people.institution_actor, AUTHORITY)
+        self._request(what, order_id, lesson, anybody[who])
 
     def _request(self, what: str, order_id: UUID, lesson: int, actor: Actor) -> None:
         about: dict[str, Any] = {"order_id": order_id}
@@ -164,6 +184,16 @@ class History(RuleBasedStateMachine):
                 self.ask(ConfirmLesson(**about, lesson_no=lesson), actor)
             case "object":
                 self.ask(ObjectLesson(**about, lesson_no=lesson, reason="老师迟到四十分钟"), actor)
+            case "show objection":
+                self.ask(ShowObjection(**about, lesson_no=lesson), actor)
+            case "answer" | "accept":
+                self.ask(AnswerObjection(**about, lesson_no=lesson, text="已补课", accepts=what == "accept"), actor)
+            case "release" | "give back" | "split":
+                decision, part = DECISIONS[what]
+                asked = DecideObjection(
+                    **about, lesson_no=lesson, decision=decision, release_fen=part, reason="双方各有责任"
+                )
+                self.ask(asked, actor)
             case "buy again":
                 self._buy(order_id, lesson % 2, lesson // 2)
 
@@ -202,6 +232,34 @@ class History(RuleBasedStateMachine):
         for filing_id in filed[:closed]:
             self.ask(MoveFiling(filing_id=filing_id, state="rejected", reason="依法处理"), AUTHORITY)
         self.works(rounds, PARTICIPANTS)
+
+    @precondition(lambda self: any(p.state == "enrolled" for p in self.agreement.orders.purchases.values()))
+    @rule(
+        order=ORDER,
+        lesson=st.integers(1, LESSONS),
+        then=st.lists(st.sampled_from(("works", "days pass", "confirm", *ABOUT_OBJECTIONS)), max_size=4),
+        rounds=st.sampled_from((0, 1, 3)),
+    )
+    def disputes(self, order: int, lesson: int, then: list[str], rounds: int) -> None:
+        """A lesson is filed and its guardian objects; whoever may say something about that says it, at once or days
+        later."""
+        enrolled = [(id_, p) for id_, p in self.agreement.orders.purchases.items() if p.state == "enrolled"]
+        order_id, purchase = enrolled[order % len(enrolled)]
+        guardian, institution = Actor(purchase.guardian, "guardian"), self.people.institution_actor
+        speakers = dict.fromkeys(("object", "confirm", "show objection"), guardian)
+        speakers |= dict.fromkeys(("apply", "answer", "accept"), institution)
+        if self.simulation.now < purchase.lessons[lesson].ends_at < LAST_DAY:
+            self.run(self.simulation.set_clock(purchase.lessons[lesson].ends_at))
+        for what in ("apply", "object", *then):
+            if what == "works":
+                self.works(3, PARTICIPANTS)
+            elif what == "days pass":
+                later = min(self.simulation.now + timedelta(days=7), LAST_DAY)
+                self.run(self.simulation.set_clock(max(self.simulation.now, later)))
+                self.run(self.simulation.fire("orders"))
+            else:
+                self._request(what, UUID(order_id), lesson, speakers.get(what, AUTHORITY))
+            self.works(rounds, PARTICIPANTS)
 
     @precondition(lambda self: bool(self.filing_ids))
     @rule(filing=WHICH, state=st.sampled_from(STEPS_OF_FILINGS))
@@ -327,11 +385,22 @@ class History(RuleBasedStateMachine):
         await desk.clear_behaviours(self.simulation.processes["bank"].settings.database)
         for _ in range(50):
             await self.simulation.settle()
+            self._decides()
+            await self.simulation.settle()
             due = await self.simulation.next_due()
             if not due:
                 return
             await self.simulation.set_clock(due[-1])
         raise AssertionError("never at rest: there is always a timer more")
+
+    def _decides(self) -> None:
+        """The authority decides what waits for it: of every other lesson only when it was late once."""
+        for order_id, purchase in self.agreement.orders.purchases.items():
+            for number, lesson in purchase.lessons.items():
+                objection = lesson.objected
+                with_authority = objection is not None and objection.state in ("answered", "unanswered")
+                if objection is not None and with_authority and objection.overdue >= number % 2:
+                    self._request(list(DECISIONS)[number % len(DECISIONS)], UUID(order_id), number, AUTHORITY)
 
 
 def one_of(names: Sequence[str], number: int) -> str:

@@ -18,6 +18,9 @@ MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
 SILENCE_WORKING_DAYS: Final = 7
+ANSWER_WORKING_DAYS: Final = 5
+DECIDE_WORKING_DAYS: Final = 15
+OVERDUE_WORKING_DAYS: Final = 5
 
 Timers = dict[tuple[str, str], datetime]
 """(type, subject) → when it is due."""
@@ -38,19 +41,38 @@ def end_of_working_day(now: datetime, days: int) -> datetime:
 
 
 @dataclass
+class Objection:
+    """The objection to a lesson. `decision`: what, how much of the fee is the institution's, why, and whose it was."""
+
+    evidence: str
+    answer_by: datetime
+    state: str = "raised"
+    answer: str = ""
+    decide_by: datetime | None = None
+    overdue: int = 0
+    decision: tuple[str, int, str, str] = ("", 0, "", "")
+
+
+@dataclass
 class Lesson:
     """One lesson of an enrolled order."""
 
     ends_at: datetime
+    price: int
     state: str = "planned"
     by: str = ""
     answer_by: datetime | None = None
     objection: str = ""
+    objected: Objection | None = None
+
+    def said(self) -> tuple[str, str]:
+        """What the guardian has said against it."""
+        return self.objection, self.objected.evidence if self.objected else ""
 
 
 @dataclass
 class Purchase:
-    """One purchase. `drawn`: there is a contract; `plan`: when its lessons end."""
+    """One purchase. `drawn`: there is a contract; `plan`: when its lessons end, and their prices."""
 
     guardian: str
     course: str
@@ -60,12 +82,13 @@ class Purchase:
     drawn: bool = False
     signed: bool = False
     method: str = ""
-    plan: list[datetime] = field(default_factory=list)
+    plan: list[tuple[datetime, int]] = field(default_factory=list)
     lessons: dict[int, Lesson] = field(default_factory=dict)
 
 
 WAITS: Final = {"placed": 2 * MINUTE, "held": MINUTE, "cancelling": 5 * MINUTE, "refunding": HOUR}
 RELEASE: Final = "escrow.lesson.release.v1"
+DIVIDE: Final = "escrow.lesson.divide.v1"
 REFUND: Final = "escrow.order.refund.v1"
 ASKS: Final = {
     "placed": ("catalog.seat.reserve.v1",),
@@ -77,13 +100,16 @@ ASKS: Final = {
 """What a state asks of others when it begins."""
 PURCHASE_TIMER: Final = "orders.purchase.deadline.v1"
 LESSON_TIMER: Final = "orders.lesson.deadline.v1"
+OBJECTION_TIMER: Final = "orders.objection.deadline.v1"
+MOVED: Final = "orders.objection.moved.v1"
 
 
 class Orders:
     """Purchases and their lessons."""
 
-    def __init__(self, institution: str, contracts: dict[str, str]) -> None:
+    def __init__(self, institution: str, authority: str, contracts: dict[str, str]) -> None:
         self.institution = institution
+        self.authority = authority
         self.contracts = contracts
         self.purchases: dict[str, Purchase] = {}
         self.timers: Timers = {}
@@ -97,7 +123,9 @@ class Orders:
             return self._place(m, order, purchase)
         if purchase is None:
             return "!order_unknown"
-        if "lesson_no" in m.data:
+        if m.type.startswith("orders.objection."):
+            return self._objection(m, order, purchase)
+        if "lesson_no" in m.data and m.type != "escrow.refunded.v1":
             return self._lesson(m, order, purchase)
         return self._purchase(m, order, purchase)
 
@@ -114,13 +142,14 @@ class Orders:
     def _purchase(self, m: Heard, order: str, p: Purchase) -> str:
         match m.type, p.state:
             case "orders.purchase.show.v1", _:
-                may_see = m.actor == p.guardian or (p.drawn and m.actor == self.institution)
-                return p.state if may_see else "!order_unknown"
+                return p.state if self._may_see(m, p) else "!order_unknown"
             case (("orders.contract.sign.v1" | "orders.purchase.pay.v1" | "orders.purchase.cancel.v1"), _):
                 return self._asked(m, order, p) if m.actor == p.guardian else "!actor_forbidden"
             case "catalog.seat.reserved.v1", "placed":
                 p.drawn = True
-                p.plan = [datetime.fromisoformat(one["ends_at"]) for one in m.data["lessons"]]
+                ends = [datetime.fromisoformat(one["ends_at"]) for one in m.data["lessons"]]
+                each, rest = divmod(m.data["price_fen"], len(ends))
+                p.plan = [(end, each + rest * (end is ends[-1])) for end in ends]
                 self._enter(order, p, "to_sign", m, datetime.fromisoformat(m.data["expires_at"]))
                 self.said["orders.contract.drawn.v1", order] += 1
             case "escrow.held.v1", "paying":
@@ -130,7 +159,7 @@ class Orders:
             case "catalog.seat.taken.v1", "held":
                 self._enter(order, p, "enrolled", m)
                 self.said["orders.purchase.enrolled.v1", order] += 1
-                p.lessons = {number: Lesson(ends_at) for number, ends_at in enumerate(p.plan, 1)}
+                p.lessons = {number: Lesson(*one) for number, one in enumerate(p.plan, 1)}
             case "escrow.payment_failed.v1", ("paying" | "cancelling"):
                 self._end(order, p, m.data["reason"], m)
             case "escrow.refunded.v1", ("cancelling" | "refunding"):
@@ -144,6 +173,9 @@ class Orders:
                     else:
                         self._give_up(order, p, "expired", m)
         return ""
+
+    def _may_see(self, m: Heard, p: Purchase) -> bool:
+        return m.actor in (p.guardian, self.authority) or (p.drawn and m.actor == self.institution)
 
     def _asked(self, m: Heard, order: str, p: Purchase) -> str:
         done = p.state in ("paying", "held", "enrolled")
@@ -214,10 +246,15 @@ class Orders:
                 lesson.state, lesson.by = "confirmed", "guardian"
                 self.said[RELEASE, order] += 1
                 self.timers.pop(timer, None)
+                if lesson.objected is not None:
+                    self._moves(order, number, lesson.objected, "withdrawn")
             case "orders.lesson.object.v1", "applied":
                 lesson.state, lesson.objection = "objected", m.data["reason"]
                 self.said["orders.lesson.objected.v1", order] += 1
                 self.timers.pop(timer, None)
+                answer_by = end_of_working_day(m.now, ANSWER_WORKING_DAYS)
+                lesson.objected = Objection(m.data["evidence"], answer_by)
+                self._moves(order, number, lesson.objected, "raised")
             case "orders.lesson.deadline.v1", "applied" if lesson.answer_by and lesson.answer_by <= m.now:
                 lesson.state, lesson.by = "confirmed", "silence"
                 self.said[RELEASE, order] += 1
@@ -229,11 +266,75 @@ class Orders:
                 pass
             case "orders.lesson.confirm.v1", ("confirmed" | "paid_out"):
                 pass
-            case "orders.lesson.object.v1", "objected" if lesson.objection == m.data["reason"]:
+            case "orders.lesson.object.v1", "objected" if lesson.objected and (
+                lesson.objection,
+                lesson.objected.evidence,
+            ) == (m.data["reason"], m.data["evidence"]):
                 pass
             case (("orders.lesson.apply.v1" | "orders.lesson.confirm.v1" | "orders.lesson.object.v1"), _):
                 return "!lesson_state"
         return lesson.state
+
+    def _objection(self, m: Heard, order: str, p: Purchase) -> str:
+        number = m.data["lesson_no"]
+        lesson = p.lessons.get(number)
+        if m.type == "orders.objection.show.v1" and not self._may_see(m, p):
+            return "!order_unknown"
+        if lesson is None:
+            return "!lesson_unknown"
+        asks = {"orders.objection.answer.v1": self.institution, "orders.objection.decide.v1": self.authority}
+        if m.actor != asks.get(m.type, m.actor):
+            return "!actor_forbidden"
+        objection = lesson.objected
+        if objection is None:
+            return "!objection_unknown"
+        match m.type:
+            case "orders.objection.answer.v1" if m.data["accepts"]:
+                return self._decide(order, number, lesson, objection, ("return", 0, m.data["text"], "institution"))
+            case "orders.objection.answer.v1" if objection.answer != m.data["text"]:
+                if objection.state != "raised":
+                    return "!objection_state"
+                objection.answer = m.data["text"]
+                objection.decide_by = end_of_working_day(m.now, DECIDE_WORKING_DAYS)
+                self._moves(order, number, objection, "answered")
+            case "orders.objection.decide.v1":
+                part = lesson.price if m.data["decision"] == "release" else m.data["release_fen"]
+                made = (m.data["decision"], part, m.data["reason"], "authority")
+                return self._decide(order, number, lesson, objection, made)
+            case "orders.objection.deadline.v1":
+                self._passes(m, order, number, objection)
+        return objection.state
+
+    def _decide(
+        self, order: str, number: int, lesson: Lesson, objection: Objection, made: tuple[str, int, str, str]
+    ) -> str:
+        if objection.decision != made:
+            if objection.state not in ("raised", "answered", "unanswered")[made[3] == "authority" :]:
+                return "!objection_state"
+            objection.decision = made
+            released = made[0] == "release"
+            lesson.state, lesson.by = ("confirmed", "authority") if released else ("divided", "")
+            self.said[RELEASE if released else DIVIDE, order] += 1
+            self._moves(order, number, objection, "decided")
+        return objection.state
+
+    def _passes(self, m: Heard, order: str, number: int, objection: Objection) -> None:
+        if objection.state == "raised" and objection.answer_by <= m.now:
+            objection.decide_by = end_of_working_day(m.now, DECIDE_WORKING_DAYS)
+            self._moves(order, number, objection, "unanswered")
+        elif objection.state in ("answered", "unanswered") and objection.decide_by and objection.decide_by <= m.now:
+            objection.overdue += 1
+            objection.decide_by = end_of_working_day(m.now, OVERDUE_WORKING_DAYS)
+            self._moves(order, number, objection, objection.state)
+
+    def _moves(self, order: str, number: int, objection: Objection, state: str) -> None:
+        objection.state = state
+        self.said[MOVED, order] += 1
+        timer = (OBJECTION_TIMER, f"{order}:{number}")
+        self.timers.pop(timer, None)
+        act_by = {"raised": objection.answer_by, "decided": None, "withdrawn": None}.get(state, objection.decide_by)
+        if act_by is not None:
+            self.timers[timer] = act_by
 
 
 # --- complaints ---------------------------------------------------------------------------------------------------

@@ -100,6 +100,8 @@ class Escrow:
         match m.type:
             case "escrow.lesson.release.v1":
                 self._release(m, order, account)
+            case "escrow.lesson.divide.v1":
+                self._divide(m, order, account)
             case "escrow.releases.suspend.v1":
                 account.complaints.setdefault(m.data["complaint_id"], True)
             case "escrow.releases.resume.v1":
@@ -137,6 +139,18 @@ class Escrow:
         if not account.suspended:
             self.said["escrow.released.v1", order] += 1
             self._tell(m, order, "payout", number, payment)
+
+    def _divide(self, m: Heard, order: str, account: Account) -> None:
+        number, part = m.data["lesson_no"], m.data["release_fen"]
+        if account.payments.keys() & {("payout", number), ("refund", number)} or account.state != "held":
+            return
+        payments = {"payout": Payment(part, "waiting"), "refund": Payment(account.fee(number) - part, "waiting")}
+        for kind, payment in payments.items():
+            if payment.amount:
+                account.payments[kind, number] = payment
+                if kind == "refund" or not account.suspended:
+                    self.said["escrow.released.v1", order] += kind == "payout"
+                    self._tell(m, order, kind, number, payment)
 
     def _send_back(self, m: Heard, order: str, account: Account) -> None:
         refund = account.payments.get(("refund", 0))
@@ -181,7 +195,7 @@ class Escrow:
             payment.state, payment.reference = "paid", reference
             self.timers.pop((INSTRUCTION_TIMER, f"{order}:{kind}:{number}"), None)
             self.said[REFUNDED if kind == "refund" else "escrow.settled.v1", order] += 1
-            if kind == "refund":
+            if (kind, number) == ("refund", 0):
                 account.state = "refunded"
         elif outcome == "refused" and payment.state == "sent":
             payment.state = "refused"
@@ -192,7 +206,7 @@ class Escrow:
             payment.state, payment.reference, payment.turn = "refused", "", payment.turn + 1
             self._look_again(m, order, kind, number, payment)
             if kind == "refund":
-                account.state = "refunding"
+                account.state = account.state if number else "refunding"
                 self.said[DELAYED, order] += 1
             else:
                 self.said["escrow.payout_returned.v1", order] += 1

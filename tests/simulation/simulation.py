@@ -59,7 +59,7 @@ ALTER ROLE CURRENT_USER SET synchronous_commit = off;
 _ROAD: Final = ("inbox", "outbox", "unsent", "timers")
 _HISTORY: Final = {
     "catalog": ("reservations",),
-    "orders": ("lessons", "contracts", "purchases"),
+    "orders": ("objections", "lessons", "contracts", "purchases"),
     "escrow": ("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions"),
     "complaints": ("steps", "filings", "orders"),
     "notify": ("sms",),

@@ -83,8 +83,8 @@ def settled() -> Message[Settled]:
     )
 
 
-def refund() -> Message[Refunded]:
-    return message(Refunded(order_id=ORDER, account_id=ACCOUNT, amount_fen=500000))
+def refund(lesson_no: int = 0) -> Message[Refunded]:
+    return message(Refunded(order_id=ORDER, account_id=ACCOUNT, lesson_no=lesson_no, amount_fen=500000))
 
 
 def test_the_text_of_a_code_holds_the_code_and_no_other_six_digits() -> None:
@@ -123,6 +123,9 @@ def test_a_refund_names_the_amount_and_the_way() -> None:
     assert notice is not None
     assert "退费5,000.00元已由监管银行原路退回" in text_of(notice)
     assert notice.subject == str(ORDER)
+    divided = reminders.order_refunded(refund(3), NOW)
+    assert divided is not None
+    assert divided.subject == f"{ORDER}/3", "each divided lesson is told by itself"
 
 
 @pytest.mark.parametrize("state", FilingState.__args__)  # type: ignore[attr-defined]
