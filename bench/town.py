@@ -17,7 +17,9 @@ from shared.messaging.rpc import GatewayClient
 T = TypeVar("T")
 
 LESSONS: Final = 12
-PRICE_FEN: Final = 120_000
+PRICE_FEN: Final = 96_000
+PER_CHILD: Final = 5
+"""Open orders of one child at one institution: 60 lessons and 4 800 yuan, as much as one charge may be."""
 WINDOW: Final = 1000
 PURCHASE_WINDOW: Final = 400
 
@@ -59,7 +61,15 @@ async def prepare(console: Console, stack: Stack, sizes: Sizes) -> list[Order]:
             some = range(start, min(start + 50, sizes.guardians))
             guardians += await asyncio.gather(*(scenario.new_guardian(f"138{n:08d}") for n in some))
         console.print(f"  {len(guardians)} families signed in  [dim]{time.perf_counter() - began:.1f} s[/dim]")
-    return [new_order(guardians[n % len(guardians)], *offers[n % len(offers)]) for n in range(sizes.purchases)]
+        # As many children as are needed to buy so much within the limits.
+        children = list(guardians)
+        while len(children) * len(institutions) * PER_CHILD < sizes.purchases:
+            children += await asyncio.gather(*(scenario.with_another_child(guardian) for guardian in guardians))
+    # From round to round a child goes to the next institution.
+    return [
+        new_order(children[n % len(children)], *offers[(n % len(children) + n // len(children)) % len(offers)])
+        for n in range(sizes.purchases)
+    ]
 
 
 def lesson_by_lesson(orders: Sequence[T]) -> Iterator[tuple[T, int]]:

@@ -5,6 +5,7 @@ read it on the phone. Ids are made here, as gateways make them, so that a reques
 """
 
 import asyncio
+import dataclasses
 import json
 import random
 import re
@@ -46,10 +47,15 @@ from shared.contracts.orders import (
     PayPurchase,
     PlacePurchase,
     PurchaseView,
+    QuoteRefund,
+    RefundQuote,
+    RefundView,
     ReplyKey,
+    RequestRefund,
     SetSigner,
     ShowObjection,
     ShowPurchase,
+    ShowRefund,
     SignContract,
     SignedIn,
     SignerDetails,
@@ -129,6 +135,7 @@ class Scenario:
         self._public = KeyRing.load_public(keys)
         self._ops = KeyRing.load(keys, "ops")
         self._random = random.Random(seed if seed is not None else secrets.randbits(64))
+        self._children: set[str] = set()
         # The gateway's own key: what is secret in an answer is sealed to it.
         self._own = OKPKey.generate_key("X25519", {"kid": f"gateway.seal.{secrets.token_hex(4)}"}, private=True)
 
@@ -261,19 +268,7 @@ class Scenario:
 
     async def add_family(self, guardian: Guardian, child: str = "张小明", signer: str = "张伟") -> None:
         """A child and a signer, with documents that pass every check."""
-        guardian.child_id = new_id()
-        born = f"2016{self._random.randrange(1, 13):02d}{self._random.randrange(1, 29):02d}"
-        details = ChildDetails(
-            name=child,
-            sex=Sex.MALE,
-            birth_date=f"{born[:4]}-{born[4:6]}-{born[6:]}",
-            document_type=DocumentType.RESIDENT_IDENTITY_CARD,
-            document_number=self._card(born, male=True),
-        )
-        adding = AddChild(
-            account_id=guardian.account_id, child_id=guardian.child_id, details=seal(self._public, "orders", details)
-        )
-        await self.ask(adding, Reply, guardian.token)
+        await self._add_child(guardian, child)
         signing = SignerDetails(
             name=signer,
             phone=guardian.phone,
@@ -283,6 +278,36 @@ class Scenario:
         )
         setting = SetSigner(account_id=guardian.account_id, details=seal(self._public, "orders", signing))
         await self.ask(setting, Reply, guardian.token)
+
+    async def with_another_child(self, guardian: Guardian) -> Guardian:
+        """The same guardian, buying for one child more."""
+        other = dataclasses.replace(guardian)
+        await self._add_child(other, "张小华")
+        return other
+
+    async def _add_child(self, guardian: Guardian, name: str) -> None:
+        guardian.child_id = new_id()
+        born, number = self._new_child()
+        details = ChildDetails(
+            name=name,
+            sex=Sex.MALE,
+            birth_date=f"{born[:4]}-{born[4:6]}-{born[6:]}",
+            document_type=DocumentType.RESIDENT_IDENTITY_CARD,
+            document_number=number,
+        )
+        adding = AddChild(
+            account_id=guardian.account_id, child_id=guardian.child_id, details=seal(self._public, "orders", details)
+        )
+        await self.ask(adding, Reply, guardian.token)
+
+    def _new_child(self) -> tuple[str, str]:
+        """Birthday and card of a child: no two have one card, or they would be one child."""
+        while True:
+            born = f"2016{self._random.randrange(1, 13):02d}{self._random.randrange(1, 29):02d}"
+            number = self._card(born, male=True)
+            if number not in self._children:
+                self._children.add(number)
+                return born, number
 
     def _card(self, born: str, *, male: bool) -> str:
         """A resident identity card number that nobody has: a valid form for the district 320402."""
@@ -350,6 +375,31 @@ class Scenario:
         """The guardian objects to a lesson."""
         request = ObjectLesson(order_id=bought.order_id, lesson_no=lesson_no, reason=reason, evidence=evidence)
         return await self.ask(request, LessonAnswer, bought.guardian.token)
+
+    async def ask_refund(
+        self, bought: Bought, reason: str, *, at_fault: bool = False, excluded: tuple[int, ...] = ()
+    ) -> RefundView:
+        """The guardian looks at the quote and asks for what it says."""
+        order_id, token = bought.order_id, bought.guardian.token
+        quote = await self.ask(QuoteRefund(order_id=order_id, at_fault=at_fault), RefundQuote, token)
+        request = RequestRefund(
+            order_id=order_id,
+            refund_id=new_id(),
+            reason=reason,
+            quoted_fen=quote.refund_fen,
+            at_fault=at_fault,
+            excluded=excluded,
+        )
+        return await self.ask(request, RefundView, token)
+
+    async def until_refund(self, bought: Bought, *states: str) -> RefundView:
+        """Asks until the order's refund stands in one of `states`."""
+        async with asyncio.timeout(self.patience_s):
+            while True:
+                view = await self.ask(ShowRefund(order_id=bought.order_id), RefundView, bought.guardian.token)
+                if view.state in states:
+                    return view
+                await asyncio.sleep(PROGRESS_S)
 
     async def answer_objection(
         self, bought: Bought, lesson_no: int, text: str, *, accepts: bool = False

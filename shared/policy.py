@@ -98,14 +98,18 @@ class Policy:
     online_gap_minutes: int | None = None
     subject_on_rest_days: bool = True
     subject_before_school_age: bool = True
-    school_vacations: tuple[tuple[date, date], ...] = ()  # 寒暑假, first and last day
+    school_vacations: tuple[tuple[date, date], ...] = ()  # 寒暑假, first and last day: of no region yet, see `RULES`
     promotions_allowed: bool = True  # 预付费享优惠、买赠、培训贷
 
     confirm_silence_working_days: int = 7  # 家长逾期未确认视为确认
     confirm_silence_cap_working_days: int = 15
+    confirm_reminder_working_day: int = 3  # 提醒: 提交当日、第3个工作日、最后一个 [DOMAIN: SMS, ours]
+    invoice_days: int = 30  # 拨付后逾期未开发票
     refund_window_days: int = 7  # 未上课全额退费
     refund_silence_working_days: int = 5  # 机构逾期未答复视为同意
+    refund_decision_working_days: int = 15  # 有争议的退费由主管部门裁定 [ours]
     refund_return_days: int = 15  # 退费到账
+    suspense_working_days: int = 3  # 挂账资金处理
 
     seat_reservation_seconds: int = 900
     payment_window_seconds: int = 900
@@ -219,6 +223,18 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         NATION,
         date(2023, 4, 19),
+        "[ours] 挂账资金 (迟到、重复、短付、多付、无主) 3 个工作日内认领或退回",
+        {"suspense_working_days": 3},
+    ),
+    Rule(
+        NATION,
+        date(2023, 4, 19),
+        "[ours] 拨付后逾30日未开发票列入逾期名单: 发票管理办法第十九、二十条收款即应开具, 按月集中开票的机构有一个月",
+        {"invoice_days": 30},
+    ),
+    Rule(
+        NATION,
+        date(2023, 4, 19),
         "[ours] 课次异议: 机构 5 个工作日内答复, 主管部门 15 个工作日内裁定, 逾期每 5 个工作日提醒",
         {"objections": ObjectionClocks()},
     ),
@@ -226,7 +242,9 @@ RULES: Final[tuple[Rule, ...]] = (
 """The table. A later date wins over an earlier one; on equal dates the narrower region wins.
 
 The figures are DOMAIN.md's. Titles and effective dates of the national texts were not checked against the originals
-(no copy was at hand): do that before a decision rests on a date before 2023-04-19.
+(no copy was at hand): do that before a decision rests on a date before 2023-04-19. School vacations (寒暑假) are a
+city's calendar of one school year: no text of Changzhou's for 2025/26 or 2026/27 was at hand, so none stands here. The
+rule is kept by the code from the day a [local] row gives `school_vacations`; until then rest days and holidays count.
 """
 
 
@@ -265,14 +283,18 @@ def add_months(day: date, months: int) -> date:
     return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
 
 
-def is_preschool(birth_date: date, on: date) -> bool:
-    """Whether a child is of pre-school age (学龄前) on the Shanghai date `on`.
+def school_age_by(on: date) -> date:
+    """The day by which who is of school age on the Shanghai date `on` has become six years old.
 
     Six years old by 31 August belongs to the school year that begins then (义务教育法 11) [law; the day:
     ours].
     """
-    school_year = on.year if on >= date(on.year, 9, 1) else on.year - 1
-    return (birth_date.year + 6, birth_date.month, birth_date.day) > (school_year, 8, 31)
+    return date(on.year if on >= date(on.year, 9, 1) else on.year - 1, 8, 31)
+
+
+def is_preschool(birth_date: date, on: date) -> bool:
+    """Whether a child is of pre-school age (学龄前) on the Shanghai date `on`: see `school_age_by`."""
+    return (birth_date.year + 6, birth_date.month, birth_date.day) > school_age_by(on).timetuple()[:3]
 
 
 _NUMBER: Final = r"(?:\d+|[一二两三四五六七八九十百半几]+|多少)"

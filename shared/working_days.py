@@ -95,6 +95,18 @@ def horizon_alarm(today: date, days: int = 60) -> str | None:
     )
 
 
+def until_words(moment: datetime) -> str:
+    """A deadline as people read it on the Shanghai clock: “12月2日10:15”. Midnight is 24时 of the day before.
+
+    Raises ValueError for a naive datetime.
+    """
+    local = shanghai(moment)
+    if local.time() == time():
+        day = local.date() - timedelta(days=1)
+        return f"{day.month}月{day.day}日24时"
+    return f"{local.month}月{local.day}日{local:%H:%M}"
+
+
 def next_waking_time(instant: datetime, opens: time = REMINDERS_FROM, closes: time = REMINDERS_UNTIL) -> datetime:
     """`instant` itself if reminders may be sent then (opens <= Shanghai < closes), else the next `opens`.
 

@@ -170,13 +170,14 @@ class Counter:
 
     # --- the way ----------------------------------------------------------------------------------------------------
 
-    async def bring(self, family: Family, state: str, lessons: tuple[LessonTime, ...] = ()) -> Order:
-        """A new purchase, brought to `state` as purchases get there."""
+    async def bring(self, family: Family, state: str, lessons: tuple[LessonTime, ...] = (), **offer: Any) -> Order:
+        """A new purchase, brought to `state` as purchases get there. `offer`: what catalog offers that is not usual."""
         order = self.new_order(family)
+        order.institution_id = offer.get("institution_id", order.institution_id)
         await self.ask(self.placing(order), order)
         for step in WAY[state]:
             if step == "seat":
-                await self.answers(order, self.seat(order, **({"lessons": lessons} if lessons else {})))
+                await self.answers(order, self.seat(order, **({"lessons": lessons} if lessons else {}), **offer))
             elif step == "sign":
                 await self.ask(await self.signing(order), order)
             elif step == "pay":

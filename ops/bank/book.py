@@ -19,7 +19,7 @@ OUTSIDE: Final = ""
 
 Act = Literal["answer", "pay", "return"]
 Key = tuple[str, str]
-"""(bank, account) or (bank, number)."""
+"""(bank, account), (bank, number) or (bank, reference)."""
 
 
 @dataclass(slots=True)
@@ -78,6 +78,7 @@ class Book:
         self._accounts: dict[Key, Account] = {(a.bank, a.account): a for a in accounts}
         self._entries: dict[Key, list[Entry]] = {}
         self._refunds: dict[Key, list[Entry]] = {}
+        self._movements: dict[Key, Entry] = {}
         self.written: list[Entry] = []
         self._changed: set[Key] = set()
         known = {(e.bank, e.number, e.step): e for e in (*entries, *refunds)}
@@ -131,6 +132,7 @@ class Book:
 
     def _begin(self, asked: Instruct, behaviour: Behaviour | None, now: datetime, said: Said) -> None:
         name = behaviour.name if behaviour else ""
+        asked = self._in_full(asked)
         first = _first(asked, now)
         reason = self._fault(asked, now)
         if behaviour and name == "refuse" and not reason:
@@ -151,16 +153,29 @@ class Book:
         if behaviour and name == "return_after":
             said.later.append(Later("return", now + timedelta(seconds=behaviour.seconds)))
 
+    def _in_full(self, asked: Instruct) -> Instruct:
+        """A refund of one movement, with the number under which that came, and the account if it was not named."""
+        came = self._movements.get((asked.bank, asked.refund_reference))
+        if asked.kind != "refund" or came is None:
+            return asked
+        account = asked.supervised_account or came.to_account
+        return asked.model_copy(update={"refund_of": came.number, "supervised_account": account})
+
     def _fault(self, asked: Instruct, now: datetime) -> str:
         """Why the bank cannot do it, or nothing."""
+        if asked.supervised_account == OUTSIDE:
+            return "account_unknown"
         if asked.kind == "collect":
             return "expired" if asked.valid_until is not None and asked.valid_until <= now else ""
         if asked.kind == "payout" and asked.counter_account in (OUTSIDE, asked.supervised_account):
             return "counter_account_invalid"
         if asked.kind == "refund":
             came = [e for e in self.entries_of(asked.bank, asked.refund_of) if _came_in(e)]
-            if not any(e.to_account == asked.supervised_account for e in came):
+            named = [e for e in came if asked.refund_reference in ("", e.reference)]
+            if not any(e.to_account == asked.supervised_account for e in named):
                 return "refund_of_unknown"
+            if asked.amount_fen > sum(e.amount_fen for e in named):
+                return "refund_exceeds_collection"
             left = sum(e.amount_fen for e in came) - self._paid_back(asked.bank, asked.refund_of)
             if asked.amount_fen > left:
                 return "refund_exceeds_collection"
@@ -222,6 +237,7 @@ class Book:
 
     def _index(self, entry: Entry) -> None:
         self._entries.setdefault((entry.bank, entry.number), []).append(entry)
+        self._movements[entry.bank, entry.reference] = entry
         if entry.refund_of:
             self._refunds.setdefault((entry.bank, entry.refund_of), []).append(entry)
 
@@ -242,6 +258,7 @@ def told(entry: Entry) -> Result:
         amount_fen=entry.amount_fen,
         bank=entry.bank,
         reference=entry.reference,
+        account=entry.to_account if _came_in(entry) else "",
         reason=entry.reason,
         happened_at=entry.happened_at,
     )

@@ -28,7 +28,13 @@ async def on_instruct(work: UnitOfWork, messages: Sequence[Message[Instruct]]) -
     asked = [message.data for message in messages]
     numbers = {(one.bank, number) for one in asked for number in (one.number, one.refund_of) if number}
     collected = {(one.bank, one.refund_of) for one in asked if one.kind == "refund" and one.refund_of}
-    book = await _open(work, numbers, {key for one in asked for key in accounts_of(one)}, collected)
+    accounts = {key for one in asked for key in accounts_of(one)}
+    references = {one.refund_reference for one in asked if one.refund_reference}
+    for came in await work.load_all(EntryRow, Entry, references, by=("reference",), lock=False):
+        numbers.add((came.bank, came.number))
+        collected.add((came.bank, came.number))
+        accounts.add((came.bank, came.to_account))
+    book = await _open(work, numbers, accounts, collected)
     used: dict[Any, Behaviour] = {}
     for message in messages:
         one = message.data

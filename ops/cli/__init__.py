@@ -35,9 +35,11 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "status": ("running:status", "Processes, what waits, what is parked, what nobody has read yet."),
         "timeline": ("timeline:timeline", "Everything that was said about one order, in order."),
         "ledger": ("ledger:app", "The books of escrow: prove them, or show one order's."),
+        "trouble": ("suspense:trouble", "Payments that banks refused or gave back, and that are not made yet."),
     },
     "Mend it": {
         "dlq": ("dlq:app", "Dead letters: what could not be handled. Look at them, replay them."),
+        "suspense": ("suspense:app", "Money that came and belongs nowhere: list it, match it, send it back."),
         "outbox": ("outbox:app", "The record of everything said: publish it again after Kafka has lost it."),
     },
     "Prepare it": {

@@ -14,12 +14,26 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from ops import stories
-from ops.cli.base import DONE, FOUND, USUAL, WRONG_CALL, CommandError, Common, age, console, error_console, local, table
+from ops.cli.base import (
+    DONE,
+    FOUND,
+    USUAL,
+    WRONG_CALL,
+    CommandError,
+    Common,
+    age,
+    console,
+    error_console,
+    local,
+    table,
+    yuan,
+)
 from ops.cli.kafka import Lag, looking
 from ops.cli.site import Found, connected
 from ops.stack.processes import ProcessState, detached_states, start_detached, stop_detached
 from ops.stack.servers import embedded_postgres, running_servers, stop_servers
 from ops.stack_layout import PART_NAMES, Site, prepare, process_specs
+from services.escrow.watch import NEEDS_A_PERSON
 from shared.clock import machine_now
 from shared.working_days import horizon_alarm, shanghai
 
@@ -174,12 +188,27 @@ async def status(*, common: Common = USUAL) -> int:
     processes = [_running(state, site) for state in states or ()]
     roads = [road for road in await asyncio.gather(*(_road(found, name) for name in PART_NAMES)) if road]
     lags = await _lags(found)
-    alarm = horizon_alarm(shanghai(machine_now()).date())
-    data = {"processes": processes, "roads": roads, "lag": list(lags.values()), "alarms": [alarm] if alarm else []}
+    needs = await _needs_a_person(found)
+    alarms = [alarm] if (alarm := horizon_alarm(shanghai(machine_now()).date())) else []
+    if needs.get("overdue"):
+        alarms.append(f"{needs['overdue']} receipts in suspense are past their deadline: yike suspense list")
+    data = {
+        "processes": processes,
+        "roads": roads,
+        "lag": list(lags.values()),
+        "needs_a_person": needs,
+        "alarms": alarms,
+    }
 
     def draw(console: Console) -> None:
         _draw_status(console, processes, roads, lags)
-        if alarm:
+        if needs.get("open") or needs.get("returning") or needs.get("trouble"):
+            console.print(
+                f"For a person: {needs['open']} receipts in suspense and {needs['returning']} on their way back, "
+                f"{yuan(needs['fen'])} (yike suspense list); {needs['trouble']} payments refused or come back "
+                "(yike trouble)"
+            )
+        for alarm in alarms:
             console.print(f"[yellow]{alarm}[/yellow]")
 
     common.show(data, draw)
@@ -206,6 +235,16 @@ async def _road(found: Found, service: str) -> Road | None:
     except asyncpg.PostgresError:
         return None
     return Road(service, **dict(row)) if row else None
+
+
+async def _needs_a_person(found: Found) -> dict[str, int]:
+    """What of escrow's waits for an operator; nothing where its database was never made, or is of an older version."""
+    try:
+        async with connected(found.dsn("escrow")) as connection:
+            row = await connection.fetchrow(NEEDS_A_PERSON)
+    except asyncpg.PostgresError:
+        return {}
+    return dict(row) if row else {}
 
 
 async def _lags(found: Found) -> Mapping[str, Lag]:

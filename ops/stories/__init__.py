@@ -9,6 +9,8 @@ from typing import Final
 
 STORIES: Final[dict[str, str]] = {
     "purchase": "Two families at the gateway: from the code in their SMS to the pay-out of a lesson, and a complaint",
+    "refund": "One family goes before the first lesson and gets all back, one later, less the penalty of its contract",
+    "gone": "An institution is gone: the authority has every unconsumed lesson of every order paid back",
     "silence": "A guardian does not answer, through a week of holidays: silence confirms the lesson; it is paid out",
     "objection": "A guardian objects to lessons: the authority divides one fee, and gives one back after silence",
     "freeze": "An authority freezes an institution: no sale, no pay-out; thawed, what was due goes out once",

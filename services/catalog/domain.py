@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from shared.contracts.catalog import Disclosure, InstitutionState, Licence, PublishCourse, RegisterInstitution
 from shared.contracts.errors import FieldError, Refused
-from shared.contracts.types import LessonTime
+from shared.contracts.types import LessonTime, RefundTerms
 from shared.documents import check_uscc
 from shared.policy import Category, Policy, check_offer, policy_for, promotion_fault
 from shared.working_days import shanghai
@@ -438,7 +438,7 @@ def refuse_other_course(known: Course, ask: PublishCourse) -> None:
         and (known.title, known.description, known.online) == (ask.title, ask.description, ask.online)
         and (known.price_fen, known.seats, known.sells_from) == (ask.price_fen, ask.seats, ask.sells_from)
         and known.plan == ask.lessons
-        and known.refund_terms == ask.refund_terms.model_dump(mode="json")
+        and RefundTerms.model_validate(known.refund_terms) == ask.refund_terms
     )
     if not same:
         raise Refused("course_exists")

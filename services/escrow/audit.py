@@ -11,7 +11,7 @@ SELECT (SELECT count(*) FROM accounts) AS orders,
        (SELECT coalesce(sum(amount_fen), 0)::bigint FROM transfers) AS moved_fen,
        (SELECT coalesce(sum(paid_fen), 0)::bigint FROM accounts) AS paid_fen,
        (SELECT coalesce(sum(held_fen + releasing_fen + refunding_fen), 0)::bigint FROM accounts) AS custody_fen,
-       (SELECT coalesce(sum(amount_fen), 0)::bigint FROM suspense WHERE state = 'open') AS suspense_fen
+       (SELECT coalesce(sum(amount_fen), 0)::bigint FROM suspense WHERE state IN ('open', 'returning')) AS suspense_fen
 """
 
 _SIDES: Final = """
@@ -34,6 +34,10 @@ def _price(lesson: str) -> str:
     """The price of a lesson of account `a`, in SQL: the last one takes the remainder."""
     return f"(a.price_fen / a.lessons + CASE WHEN {lesson} = a.lessons THEN a.price_fen % a.lessons ELSE 0 END)"
 
+
+# `wrong_amount` was the word for short and over.
+_BELONGS_NOWHERE: Final = """outcome = 'paid' AND verdict IN
+          ('unknown_number', 'short', 'over', 'wrong_amount', 'late', 'dead', 'double', 'foreign')"""
 
 CHECKS: Final[dict[str, str]] = {
     "every transfer is a movement the rules know": """
@@ -97,12 +101,12 @@ CHECKS: Final[dict[str, str]] = {
       SELECT i.order_id || ' ' || i.kind || ' ' || i.lesson_no AS what FROM instructions i
       LEFT JOIN transfers t ON (t.order_id, t.lesson_no, t.kind, t.turn, t.phase)
         = (i.order_id, i.lesson_no, CASE i.kind WHEN 'payout' THEN 'release' ELSE 'refund' END, i.turn, 1)
-      WHERE i.kind <> 'collect' AND (t.order_id IS NULL) <> (i.state IN ('waiting', 'dropped'))""",
+      WHERE i.kind IN ('payout', 'refund') AND (t.order_id IS NULL) <> (i.state IN ('waiting', 'dropped'))""",
     "every payment made is booked, and nothing else": """
       SELECT i.order_id || ' ' || i.kind || ' ' || i.lesson_no AS what FROM instructions i
       LEFT JOIN transfers t ON (t.order_id, t.lesson_no, t.kind, t.turn, t.phase) = (i.order_id, i.lesson_no,
         CASE i.kind WHEN 'collect' THEN 'hold' WHEN 'payout' THEN 'release' ELSE 'refund' END, i.turn, 2)
-      WHERE (t.order_id IS NULL) = (i.state = 'paid') OR t.amount_fen <> i.amount_fen""",
+      WHERE i.kind <> 'return' AND ((t.order_id IS NULL) = (i.state = 'paid') OR t.amount_fen <> i.amount_fen)""",
     "the state of an order agrees with its money": """
       SELECT order_id::text AS what FROM accounts a WHERE NOT CASE state
         WHEN 'held' THEN paid_fen = price_fen
@@ -119,16 +123,32 @@ CHECKS: Final[dict[str, str]] = {
         USING (order_id)
       WHERE a.suspensions <> coalesce(s.open, 0) OR (w.waiting > 0 AND a.suspensions = 0 AND NOT EXISTS (
         SELECT FROM freezes f WHERE f.institution_id = a.institution_id AND f.state <> 'thawed'))""",
-    "custody per bank = what its results say": """
+    # What is held of orders and what is in suspense is what came in, booked or in suspense, less what went out.
+    "custody per bank = what its results say": f"""
       SELECT bank AS what FROM (
         SELECT bank, held_fen + releasing_fen + refunding_fen AS fen FROM accounts
+        UNION ALL SELECT bank, amount_fen FROM suspense WHERE state IN ('open', 'returning')
         UNION ALL SELECT bank, CASE WHEN outcome = 'returned' OR number LIKE 'C%' THEN -amount_fen ELSE amount_fen END
-        FROM bank_results WHERE verdict = 'applied' AND outcome IN ('paid', 'returned')) f
+        FROM bank_results WHERE verdict = 'applied' AND outcome IN ('paid', 'returned')
+        UNION ALL SELECT bank, -amount_fen FROM (
+          SELECT DISTINCT bank, reference, amount_fen FROM bank_results WHERE {_BELONGS_NOWHERE}) r) f
       GROUP BY bank HAVING sum(fen) <> 0""",
-    "money that belongs nowhere is suspense": """
+    "every payment held came from its bank, or was matched": """
+      SELECT coalesce(a.order_id::text, m.bank || ' ' || m.reference) AS what FROM accounts a FULL JOIN (
+        SELECT bank, reference, amount_fen, CAST(NULL AS uuid) AS order_id FROM bank_results
+        WHERE verdict = 'applied' AND outcome = 'paid' AND number LIKE 'C%'
+        UNION ALL SELECT bank, reference, amount_fen, matched_order_id FROM suspense WHERE state = 'matched') m
+      ON (m.bank, m.reference, m.amount_fen) = (a.bank, a.paid_reference, a.price_fen)
+      WHERE (coalesce(a.paid_fen, 0) > 0) <> (m.bank IS NOT NULL) OR m.order_id <> a.order_id""",
+    "what goes back of suspense is an instruction, and nothing else": """
+      SELECT coalesce(s.receipt_id, i.order_id)::text AS what FROM suspense s
+      FULL JOIN (SELECT * FROM instructions WHERE kind = 'return') i ON i.order_id = s.receipt_id
+      WHERE i.amount_fen <> s.amount_fen OR i.lesson_no <> 0 OR coalesce(i.state, 'dropped') <> ALL (
+        CASE WHEN s.state = 'returning' THEN ARRAY['sent', 'refused'] WHEN s.state = 'returned' THEN ARRAY['paid']
+             WHEN s.state IN ('open', 'matched') THEN ARRAY['dropped'] ELSE ARRAY[]::text[] END)""",
+    "money that belongs nowhere is suspense": f"""
       SELECT coalesce(r.bank, s.bank) || ' ' || coalesce(r.reference, s.reference) AS what FROM (
-        SELECT DISTINCT bank, reference, amount_fen FROM bank_results
-        WHERE outcome = 'paid' AND verdict IN ('unknown_number', 'wrong_amount', 'late', 'double')) r
+        SELECT DISTINCT bank, reference, amount_fen FROM bank_results WHERE {_BELONGS_NOWHERE}) r
       FULL JOIN suspense s USING (bank, reference, amount_fen) WHERE r.bank IS NULL OR s.bank IS NULL""",
     "each movement at a bank is booked once": """
       SELECT bank || ' ' || reference AS what FROM (

@@ -8,15 +8,14 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import text
-
-from services.escrow import ledger
+from services.escrow import ledger, suspense
 from services.escrow.domain import (
     SUSPENSE,
     Account,
     Answer,
     Instruction,
     Purpose,
+    Suspense,
     Transfer,
     Verdict,
     come_back,
@@ -32,7 +31,7 @@ from services.escrow.domain import (
     settle,
     start,
 )
-from services.escrow.tables import BankResultRow, InstructionRow, SuspenseRow
+from services.escrow.tables import BankResultRow, FreezeRow, InstructionRow
 from shared.contracts.bank import Instruct, Result
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
@@ -47,16 +46,21 @@ from shared.contracts.escrow import (
     Released,
     ReleaseLesson,
     Settled,
-    SuspenseBooked,
 )
 from shared.ids import derived_id
 from shared.messaging.work import UnitOfWork
 
-_FROZEN: Final = text("""
-SELECT institution_id FROM freezes WHERE institution_id = ANY(CAST(:institutions AS uuid[])) AND state = 'frozen'
-ORDER BY institution_id FOR SHARE
-""")
 INSTRUCTION_CHANGES: Final = ("attempt", "turn", "state", "reference", "asks", "returned", "changed_at")
+
+
+@dataclass(slots=True)
+class Freeze:
+    """What catalog told last of an institution: `frozen`, `thawing` (what waited goes out) or `thawed`."""
+
+    institution_id: UUID
+    state: str
+    change_no: int
+    changed_at: datetime
 
 
 @dataclass(slots=True)
@@ -77,21 +81,6 @@ class RawResult:
     verdict: str
 
 
-@dataclass(slots=True)
-class Suspense:
-    """Money that belongs to no order yet."""
-
-    receipt_id: UUID
-    order_id: UUID | None
-    number: str
-    bank: str
-    reference: str
-    amount_fen: int
-    reason: str
-    state: str
-    booked_at: datetime
-
-
 def instruct(work: UnitOfWork, account: Account, instruction: Instruction, cause: Message[Any]) -> None:
     """Tells the bank, and sets the timer that asks again if no final answer comes."""
     number = instruction.number
@@ -107,6 +96,8 @@ def instruct(work: UnitOfWork, account: Account, instruction: Instruction, cause
             amount_fen=instruction.amount_fen,
             method=account.method if collect else "",
             refund_of=_collect_number(account) if instruction.kind == "refund" else "",
+            # Money that was matched has not come under the number of its order.
+            refund_reference=account.paid_reference if instruction.kind == "refund" else "",
             valid_until=account.pay_by if collect else None,
         ),
         cause,
@@ -119,11 +110,7 @@ def set_deadline(
 ) -> None:
     """When to look at this instruction again. The timer's subject is its key, so a new attempt moves it."""
     data = InstructionDeadline(order_id=instruction.order_id, number=instruction.number)
-    work.set_timer(data, due_at or work.now + next_ask(instruction), cause, subject=_subject(instruction))
-
-
-def _subject(instruction: Instruction) -> str:
-    return f"{instruction.order_id}:{instruction.kind}:{instruction.lesson_no}"
+    work.set_timer(data, due_at or work.now + next_ask(instruction), cause, subject=instruction.subject)
 
 
 def _collect_number(account: Account) -> str:
@@ -165,6 +152,9 @@ async def move_money(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]
         account = accounts.get(purpose.order_id) if purpose else None
         instruction = instructions.get((purpose.order_id, purpose.lesson_no, purpose.kind)) if purpose else None
         if isinstance(message.data, Result):
+            if purpose is not None and purpose.kind == "return":
+                booking.keep(message, await suspense.return_told(work, message, purpose))
+                continue
             booking.book(message, purpose, account, instruction)
             continue
         with work.answering(message):
@@ -179,8 +169,9 @@ async def move_money(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]
 async def frozen_of(work: UnitOfWork, accounts: Iterable[Account]) -> frozenset[UUID]:
     """Which of the accounts' institutions are frozen. They stay so until the commit: what begins to wait is seen by the
     thaw that comes after it."""
-    parameters = {"institutions": list({account.institution_id for account in accounts})}
-    return frozenset((await (await work.connection()).execute(_FROZEN, parameters)).scalars())
+    institutions = {account.institution_id for account in accounts}
+    freezes = await work.load(FreezeRow, Freeze, institutions, lock="share")
+    return frozenset(one.institution_id for one in freezes.values() if one.state == "frozen")
 
 
 def _purpose(data: ReleaseLesson | Result) -> Purpose | None:
@@ -230,14 +221,18 @@ class _Booking:
         attempt = purpose.attempt if purpose else 0
         answer = Answer(result.outcome, attempt, result.amount_fen, result.reference, result.reason)
         verdict: Verdict
-        if account is None or instruction is None or account.bank != result.bank:  # another bank was never told
+        if account is None or instruction is None:
             verdict = judge_unknown(purpose.kind if purpose else result.kind, answer)
+        elif account.bank != result.bank or (  # another bank was never told
+            instruction.kind == "collect" and result.account not in ("", account.supervised_account)
+        ):
+            verdict = judge_unknown(instruction.kind, answer, elsewhere=True)
         elif instruction.kind == "collect":
             verdict = judge_collect(account, instruction, answer)
             if verdict == "applied":
                 self._collected(message, account, instruction)
             elif conclude(instruction, answer, self.work.now):
-                self.work.cancel_timer(InstructionDeadline, _subject(instruction))
+                self.work.cancel_timer(InstructionDeadline, instruction.subject)
                 self._changed(account, instruction)
         else:
             verdict = judge_outgoing(instruction, answer)
@@ -245,7 +240,7 @@ class _Booking:
                 self._paid_out(message, account, instruction)
         if verdict in SUSPENSE and result.outcome == "paid":
             self._suspend(message, verdict, account.order_id if account else result.order_id)
-        self._keep(message, verdict)
+        self.keep(message, verdict)
 
     def _collected(self, message: Message[Result], account: Account, instruction: Instruction) -> None:
         result = message.data
@@ -260,7 +255,7 @@ class _Booking:
             self.work.send(PaymentFailed(order_id=account.order_id, reason="refused"), message)
         instruction.changed_at = self.work.now
         self.work.cancel_timer(PaymentDeadline, account.order_id)
-        self.work.cancel_timer(InstructionDeadline, _subject(instruction))
+        self.work.cancel_timer(InstructionDeadline, instruction.subject)
         self._changed(account, instruction)
 
     def _paid_out(self, message: Message[Result], account: Account, instruction: Instruction) -> None:
@@ -268,7 +263,7 @@ class _Booking:
         order_id, lesson_no, amount = account.order_id, instruction.lesson_no, instruction.amount_fen
         if result.outcome == "paid":
             self.transfers.append(settle(account, instruction, result.reference, work.now))
-            work.cancel_timer(InstructionDeadline, _subject(instruction))
+            work.cancel_timer(InstructionDeadline, instruction.subject)
             if instruction.kind == "payout":
                 work.send(
                     Settled(
@@ -340,15 +335,17 @@ class _Booking:
                 order_id=order_id,
                 number=result.number,
                 bank=result.bank,
+                account=result.account,
                 reference=result.reference,
                 amount_fen=result.amount_fen,
                 reason=verdict,
-                state="open",
                 booked_at=self.work.now,
+                due_at=self.work.now,
             )
         )
 
-    def _keep(self, message: Message[Result], verdict: Verdict) -> None:
+    def keep(self, message: Message[Result], verdict: Verdict) -> None:
+        """Keeps one result raw, with what became of it."""
         result = message.data
         self.raw.append(
             RawResult(
@@ -370,24 +367,8 @@ class _Booking:
     async def write(self) -> None:
         """Each table once."""
         self.work.insert(BankResultRow, self.raw)
-        await self._write_suspense()
+        await suspense.book(self.work, self.suspense, self.causes)
         ledger.post(self.work, self.transfers, self.accounts)
         self.work.insert(InstructionRow, list(self.new.values()))
         changed = [self.instructions[key] for key in sorted(self.instructions)]
         self.work.update(InstructionRow, changed, *INSTRUCTION_CHANGES)
-
-    async def _write_suspense(self) -> None:
-        if not self.suspense:
-            return
-        there = await self.work.load(SuspenseRow, Suspense, list(self.causes), lock=False)
-        new = [row for row in self.suspense if row.receipt_id not in there]
-        self.work.insert(SuspenseRow, new, ignore_existing=True)
-        for row in new:
-            booked = SuspenseBooked(
-                receipt_id=row.receipt_id,
-                order_id=row.order_id,
-                number=row.number,
-                amount_fen=row.amount_fen,
-                reason=row.reason,
-            )
-            self.work.send(booked, self.causes[row.receipt_id])

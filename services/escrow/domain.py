@@ -14,7 +14,8 @@ from shared.ids import instruction_number
 from shared.money import lesson_price_fen
 
 Balance = Literal["paid", "held", "releasing", "released", "refunding", "refunded"]
-Kind = Literal["collect", "payout", "refund"]
+Kind = Literal["collect", "payout", "refund", "return"]
+"""What a bank is told to do; `return`: money in suspense goes back to where it came from."""
 
 PENDING: Final = 1
 RESOLVED: Final = 2
@@ -28,8 +29,8 @@ RETRY_REFUSED_AT_MOST: Final = timedelta(days=1)
 MOST_ATTEMPTS: Final = 35
 """One base-36 digit of the number: a month of tries; after that a person must act."""
 
-LETTER: Final[dict[Kind, str]] = {"collect": "C", "payout": "P", "refund": "R"}
-KIND_OF_LETTER: Final[dict[str, Kind]] = {"C": "collect", "P": "payout", "R": "refund"}
+LETTER: Final[dict[Kind, str]] = {"collect": "C", "payout": "P", "refund": "R", "return": "S"}
+KIND_OF_LETTER: Final[dict[str, Kind]] = {"C": "collect", "P": "payout", "R": "refund", "S": "return"}
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ class Account:
     released_fen: int = 0
     refunding_fen: int = 0
     refunded_fen: int = 0
+    district: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -84,7 +86,8 @@ class Transfer:
 class Instruction:
     """What the bank was told for one purpose: lesson 0 is the whole order, and of payouts what the institution keeps
     of a refund. `attempt` grows after a definite refusal,
-    `turn` each time a payment that was made came back; `returned` are the references of those."""
+    `turn` each time a payment that was made came back; `returned` are the references of those. Of a `return`, the order
+    is the receipt in suspense."""
 
     order_id: UUID
     lesson_no: int
@@ -107,6 +110,11 @@ class Instruction:
     def number(self) -> str:
         """The number under which the bank knows the present attempt."""
         return instruction_number(LETTER[self.kind], self.order_id, self.lesson_no, self.attempt)
+
+    @property
+    def subject(self) -> str:
+        """What its timer is known by, whatever the attempt."""
+        return f"{self.order_id}:{self.kind}:{self.lesson_no}"
 
 
 @dataclass(slots=True, frozen=True)
@@ -228,7 +236,7 @@ def refund(
     lessons went back before), amount_invalid (the deduction leaves nothing to send back), order_state.
     """
     if existing is not None:
-        if lessons and sorted(lessons) != sorted(account.given_back):
+        if not set(lessons) <= set(account.given_back):
             raise Refused("refund_exists")
         return []
     settled = {*decided, *account.given_back}
@@ -312,12 +320,17 @@ Verdict = Literal[
     "repeated",
     "stale",  # about an attempt or a state that has passed
     "unknown_number",
-    "wrong_amount",
-    "late",
+    "short",
+    "over",
+    "late",  # the time to pay was over
+    "dead",  # the payment was refused, or given up before its time was over
     "double",
+    "foreign",  # at another bank, or in another supervised account, than the order's
     "conflict",  # contradicts what is booked: a person must look
 ]
-SUSPENSE: Final[frozenset[str]] = frozenset({"unknown_number", "wrong_amount", "late", "double"})
+SUSPENSE: Final[frozenset[str]] = frozenset({"unknown_number", "short", "over", "late", "dead", "double", "foreign"})
+"""What is booked as suspense when it is said of money that came: late, twice, in another amount, for an unknown or dead
+order; never lost and never swallowed [law: 预收费须全额进入监管账户; the words: ours]."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -331,10 +344,14 @@ class Answer:
     reason: str
 
 
-def judge_unknown(kind: str, answer: Answer) -> Verdict:
-    """What an answer to an instruction that was never given means: money that came is suspense, money that went is for
-    a person."""
-    return "conflict" if answer.outcome == "paid" and kind != "collect" else "unknown_number"
+def judge_unknown(kind: str, answer: Answer, *, elsewhere: bool = False) -> Verdict:
+    """What an answer to an instruction that was never given means, or `elsewhere`, to another bank or account: money
+    that came is suspense, money that went is for a person."""
+    if answer.outcome != "paid":
+        return "unknown_number"
+    if kind != "collect":
+        return "conflict"
+    return "foreign" if elsewhere else "unknown_number"
 
 
 def judge_collect(account: Account, instruction: Instruction, answer: Answer) -> Verdict:
@@ -345,10 +362,12 @@ def judge_collect(account: Account, instruction: Instruction, answer: Answer) ->
         if account.paid_reference:
             return "repeated" if answer.reference == account.paid_reference else "double"
         if account.state != "collecting":
-            return "late"
+            return "late" if account.reason == "expired" else "dead"
         if answer.attempt != instruction.attempt:
             return "unknown_number"
-        return "applied" if answer.amount_fen == account.price_fen else "wrong_amount"
+        if answer.amount_fen == account.price_fen:
+            return "applied"
+        return "short" if answer.amount_fen < account.price_fen else "over"
     if answer.outcome == "refused":
         if account.state == "collecting":
             return "applied" if answer.attempt == instruction.attempt else "stale"
@@ -385,7 +404,7 @@ def judge_outgoing(instruction: Instruction, answer: Answer) -> Verdict:
     if answer.outcome == "refused":
         return {"sent": "applied", "refused": "repeated"}.get(instruction.state, "conflict")  # type: ignore[return-value]
     if answer.outcome == "returned":
-        if instruction.state == "refused":
+        if instruction.state in ("refused", "dropped"):
             return "stale"
         as_told = instruction.state == "paid" and answer.amount_fen == instruction.amount_fen
         return "applied" if as_told else "conflict"  # a payment nobody told of cannot come back
@@ -472,3 +491,97 @@ def ask_again(instruction: Instruction, now: datetime) -> bool:
         return False
     instruction.changed_at = now
     return True
+
+
+# --- money in suspense ------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Suspense:
+    """Money that came and belongs nowhere (挂账), one movement at a bank: open → matched, or → returning → returned.
+
+    `account` is the supervised account it came to, where the bank told it; `order_id` the order it named. What was
+    decided is `decision`, by `decided_by`. Returned money that comes back once more is open again.
+    """
+
+    receipt_id: UUID
+    order_id: UUID | None
+    number: str
+    bank: str
+    account: str
+    reference: str
+    amount_fen: int
+    reason: str
+    booked_at: datetime
+    due_at: datetime
+    state: str = "open"
+    matched_order_id: UUID | None = None
+    decided_by: str = ""
+    decision: str = ""
+    decided_at: datetime | None = None
+
+
+def match(account: Account, collect: Instruction, money: Suspense, now: datetime) -> Transfer:
+    """The money is the order's fee: held as if it had come as asked (outside → held).
+
+    Raises Refused: suspense_state (decided before), suspense_elsewhere, order_state (it is paid), amount_invalid (not
+    exactly the price).
+    """
+    _require_open(money)
+    if account.bank != money.bank or money.account not in ("", account.supervised_account):
+        raise Refused("suspense_elsewhere", bank=account.bank, supervised_account=account.supervised_account)
+    if account.state not in ("collecting", "failed"):
+        raise Refused("order_state", state=account.state)
+    if account.price_fen != money.amount_fen:
+        raise Refused("amount_invalid", price_fen=account.price_fen, amount_fen=money.amount_fen)
+    transfer = hold(account, money.reference, now)
+    account.reason = ""
+    collect.state, collect.reference, collect.changed_at = "paid", money.reference, now
+    money.state, money.matched_order_id = "matched", account.order_id
+    return transfer
+
+
+def give_back(money: Suspense, existing: Instruction | None, now: datetime) -> Instruction | None:
+    """The money goes back to where it came from: the instruction to give; None when it is on its way already.
+
+    Raises Refused: suspense_state (matched, or returned), suspense_attempts (sent back too often, and it came again).
+    """
+    if money.state == "returning":
+        return None
+    _require_open(money)
+    if existing is None:
+        existing = Instruction(money.receipt_id, 0, "return", money.amount_fen, now)
+    elif existing.attempt >= MOST_ATTEMPTS:
+        raise Refused("suspense_attempts", attempts=existing.attempt + 1)
+    else:  # it came back: the number under which it went is used up
+        existing.attempt += 1
+        existing.state, existing.asks, existing.changed_at = "sent", 0, now
+    money.state = "returning"
+    return existing
+
+
+def gone_back(money: Suspense, instruction: Instruction, answer: Answer, now: datetime) -> None:
+    """The bank's answer to a return, which `judge_outgoing` has found to be `applied`."""
+    instruction.changed_at = now
+    if answer.outcome == "paid":
+        instruction.state, instruction.reference = "paid", answer.reference
+        money.state = "returned"
+    elif answer.outcome == "returned":  # nothing is asked of the bank until a person has decided anew
+        instruction.turn += 1
+        instruction.returned = [*instruction.returned, instruction.reference]
+        instruction.state, instruction.reference = "dropped", ""
+        money.state = "open"
+    else:
+        instruction.state = "refused"
+
+
+def _require_open(money: Suspense) -> None:
+    if money.state != "open":
+        raise Refused("suspense_state", state=money.state)
+
+
+def next_try(instruction: Instruction) -> datetime | None:
+    """When a payment that was refused is tried anew, or one without an answer is asked again; None when never."""
+    if instruction.state == "refused" and instruction.attempt >= MOST_ATTEMPTS:
+        return None
+    return instruction.changed_at + next_ask(instruction)

@@ -1,13 +1,12 @@
 """Frozen institutions: their payouts wait; when they thaw, what waited goes out, once, some orders at a time."""
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
 
 from services.escrow import ledger
+from services.escrow.bank import Freeze
 from services.escrow.tables import FreezeRow
 from services.escrow.use_cases import let_go_of
 from shared.contracts.catalog import InstitutionFrozen, InstitutionThawed
@@ -24,16 +23,6 @@ SELECT DISTINCT i.order_id FROM instructions i JOIN accounts a ON a.order_id = i
 WHERE i.state = 'waiting' AND a.institution_id = :institution AND a.suspensions = 0
   AND (CAST(:after AS uuid) IS NULL OR i.order_id > :after) ORDER BY i.order_id LIMIT :most
 """)
-
-
-@dataclass(slots=True)
-class Freeze:
-    """What catalog told last of an institution: `frozen`, `thawing` (what waited goes out) or `thawed`."""
-
-    institution_id: UUID
-    state: str
-    change_no: int
-    changed_at: datetime
 
 
 async def freeze(work: UnitOfWork, message: Message[InstitutionFrozen]) -> None:

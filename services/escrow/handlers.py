@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from services.escrow import bank, freezes, queries, use_cases
+from services.escrow import bank, freezes, queries, suspense, trouble, use_cases
 from shared.contracts.bank import Result
 from shared.contracts.catalog import InstitutionFrozen, InstitutionThawed
 from shared.contracts.envelope import Message
@@ -12,12 +12,19 @@ from shared.contracts.escrow import (
     CollectPayment,
     DivideLesson,
     InstructionDeadline,
+    ListEscrowTotals,
+    ListSuspense,
+    ListTrouble,
+    MatchSuspense,
     PaymentDeadline,
     RefundOrder,
     ReleaseLesson,
     ResumeReleases,
+    ReturnDeadline,
+    ReturnSuspense,
     ShowAccount,
     SuspendReleases,
+    SuspenseDeadline,
     ThawPayouts,
 )
 from shared.messaging.handlers import Handlers, each
@@ -112,3 +119,52 @@ async def on_resume_releases(work: UnitOfWork, message: Message[ResumeReleases])
 async def on_show_account(work: UnitOfWork, message: Message[ShowAccount]) -> None:
     """Somebody wants to see an order's account."""
     await queries.show_account(work, message)
+
+
+@handlers.on(MatchSuspense)
+@each
+async def on_match_suspense(work: UnitOfWork, message: Message[MatchSuspense]) -> None:
+    """An operator has found whose money it is."""
+    await suspense.match_money(work, message)
+
+
+@handlers.on(ReturnSuspense)
+@each
+async def on_return_suspense(work: UnitOfWork, message: Message[ReturnSuspense]) -> None:
+    """An operator sends money back to where it came from."""
+    await suspense.return_money(work, message)
+
+
+@handlers.on(ReturnDeadline)
+@each
+async def on_return_deadline(work: UnitOfWork, message: Message[ReturnDeadline]) -> None:
+    """A bank has said nothing final of money that is to go back."""
+    await suspense.return_deadline(work, message)
+
+
+@handlers.on(SuspenseDeadline)
+@each
+async def on_suspense_deadline(work: UnitOfWork, message: Message[SuspenseDeadline]) -> None:
+    """Money in suspense is older than it may be."""
+    await suspense.deadline(work, message)
+
+
+@handlers.on(ListSuspense)
+@each
+async def on_list_suspense(work: UnitOfWork, message: Message[ListSuspense]) -> None:
+    """An operator looks at the money in suspense."""
+    await suspense.list_money(work, message)
+
+
+@handlers.on(ListTrouble)
+@each
+async def on_list_trouble(work: UnitOfWork, message: Message[ListTrouble]) -> None:
+    """Somebody wants to see what the banks have refused."""
+    await trouble.list_trouble(work, message)
+
+
+@handlers.on(ListEscrowTotals)
+@each
+async def on_list_totals(work: UnitOfWork, message: Message[ListEscrowTotals]) -> None:
+    """An authority wants to see the money of its institutions."""
+    await queries.list_totals(work, message)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, MetaData, Text
+from sqlalchemy import BigInteger, CheckConstraint, Index, MetaData, String, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -35,6 +35,8 @@ class AccountRow(Base, table=True):
         CheckConstraint("paid_fen IN (0, price_fen)", name="paid_whole"),
         CheckConstraint("price_fen > 0 AND lessons > 0", name="priced"),
         CheckConstraint("state IN ('collecting', 'held', 'failed', 'refunding', 'refunded')", name="state"),
+        # Never changed, so that a release changes no index.
+        Index("accounts_district", "district", "institution_id"),
     )
 
     order_id: UUID = Field(primary_key=True)
@@ -59,6 +61,8 @@ class AccountRow(Base, table=True):
     released_fen: int = Field(sa_type=BigInteger)
     refunding_fen: int = Field(sa_type=BigInteger)
     refunded_fen: int = Field(sa_type=BigInteger)
+    # Of the contract. Sorted by code points, as other services and gateways sort.
+    district: str = Field(sa_type=String(100, collation="C"))
 
 
 class TransferRow(Base, table=True):
@@ -89,15 +93,24 @@ class TransferRow(Base, table=True):
 class InstructionRow(Base, table=True):
     """What a bank was told to do for one purpose. Its number is made of this key and `attempt` (`shared/ids.py`).
 
-    The row is only changed under the lock of the order's account.
+    The row is only changed under the lock of the order's account; a `return`, whose order is the receipt, under that of
+    the row in suspense.
     """
 
     __tablename__ = "instructions"
     __table_args__ = (
-        CheckConstraint("kind IN ('collect', 'payout', 'refund')", name="kind"),
+        CheckConstraint("kind IN ('collect', 'payout', 'refund', 'return')", name="kind"),
         CheckConstraint("state IN ('waiting', 'sent', 'refused', 'paid', 'dropped')", name="state"),
         CheckConstraint("amount_fen > 0", name="positive"),
         Index("instructions_waiting", "order_id", postgresql_where="state = 'waiting'"),
+        # What was refused or came back and is not paid yet: few rows, whatever was ever paid.
+        Index(
+            "instructions_trouble",
+            "order_id",
+            "lesson_no",
+            "kind",
+            postgresql_where="kind <> 'collect' AND (state = 'refused' OR (state = 'sent' AND attempt > 0))",
+        ),
     )
 
     order_id: UUID = Field(primary_key=True)
@@ -117,6 +130,14 @@ class BankResultRow(Base, table=True):
     """What a bank said, as it said it; `verdict` is what became of it. Duplicates and unknown numbers are rows too."""
 
     __tablename__ = "bank_results"
+    __table_args__ = (
+        # Why a payment was refused or came back, whatever the attempt: the number less its last digit.
+        Index(
+            "bank_results_trouble",
+            text("left(number, 29)"),
+            postgresql_where="verdict = 'applied' AND outcome IN ('refused', 'returned')",
+        ),
+    )
 
     id: UUID = Field(primary_key=True)
     order_id: UUID | None
@@ -133,13 +154,17 @@ class BankResultRow(Base, table=True):
 
 
 class SuspenseRow(Base, table=True):
-    """Money in the supervised account that belongs to no order yet (挂账). One row per movement at the bank."""
+    """Money in the supervised account that belongs to no order yet (挂账). One row per movement at the bank; it stays
+    when the money was matched with an order or sent back."""
 
     __tablename__ = "suspense"
     __table_args__ = (
         CheckConstraint("amount_fen > 0", name="positive"),
-        CheckConstraint("state IN ('open', 'matched', 'returned')", name="state"),
-        Index("suspense_open", "booked_at", postgresql_where="state = 'open'"),
+        CheckConstraint("state IN ('open', 'returning', 'matched', 'returned')", name="state"),
+        CheckConstraint("(state = 'matched') = (matched_order_id IS NOT NULL)", name="matched"),
+        # Listed oldest first: what is not done with, and all.
+        Index("suspense_open", "booked_at", "receipt_id", postgresql_where="state IN ('open', 'returning')"),
+        Index("suspense_booked_at", "booked_at", "receipt_id"),
     )
 
     receipt_id: UUID = Field(primary_key=True)
@@ -151,6 +176,12 @@ class SuspenseRow(Base, table=True):
     reason: str = Field(max_length=20)
     state: str = Field(max_length=10)
     booked_at: datetime = Field(sa_type=UTC_TIME)
+    account: str = Field(max_length=100)
+    due_at: datetime = Field(sa_type=UTC_TIME)
+    matched_order_id: UUID | None
+    decided_by: str = Field(max_length=200)
+    decision: str = Field(sa_type=Text)
+    decided_at: datetime | None = Field(sa_type=UTC_TIME)
 
 
 class FreezeRow(Base, table=True):

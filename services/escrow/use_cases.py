@@ -73,6 +73,7 @@ async def collect(work: UnitOfWork, messages: Sequence[Message[CollectPayment]])
                 method=ask.method,
                 pay_by=ask.pay_by,
                 opened_at=work.now,
+                district=ask.district,
             )
             instruction = Instruction(ask.order_id, 0, "collect", ask.amount_fen, work.now)
             instruct(work, account, instruction, message)

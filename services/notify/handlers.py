@@ -7,7 +7,14 @@ from shared.contracts.complaints import FilingMoved
 from shared.contracts.envelope import Message
 from shared.contracts.escrow import Refunded, Settled
 from shared.contracts.notify import CheckCode, SendCode, SetContact
-from shared.contracts.orders import ContractDrawn, LessonApplied, LessonObjected
+from shared.contracts.orders import (
+    ContractDrawn,
+    LessonApplied,
+    LessonConfirmed,
+    LessonObjected,
+    LessonWaiting,
+    RefundMoved,
+)
 from shared.messaging.handlers import Handlers
 from shared.messaging.work import UnitOfWork
 
@@ -44,23 +51,47 @@ async def on_lesson_applied(work: UnitOfWork, messages: Sequence[Message[LessonA
     await use_cases.remind(work, [reminders.lesson_waiting(message, work.now) for message in messages])
 
 
+@handlers.on(LessonWaiting)
+async def on_lesson_waiting(work: UnitOfWork, messages: Sequence[Message[LessonWaiting]]) -> None:
+    """A lesson still waits. What was to be said of that before and was not sent yet is overtaken."""
+    await use_cases.drop_overtaken(work, messages)
+    await use_cases.remind(work, [reminders.lesson_waiting(message, work.now) for message in messages])
+
+
+@handlers.on(LessonConfirmed)
+async def on_lesson_confirmed(work: UnitOfWork, messages: Sequence[Message[LessonConfirmed]]) -> None:
+    """A lesson waits no more. A guardian who was silent is told what that means."""
+    await use_cases.drop_answered(work, messages, use_cases.EVERY_REMINDER)
+    found = [reminders.lesson_auto_confirmed(message, work.now) for message in messages]
+    await use_cases.remind(work, [notice for notice in found if notice is not None])
+
+
 @handlers.on(LessonObjected)
 async def on_lesson_objected(work: UnitOfWork, messages: Sequence[Message[LessonObjected]]) -> None:
     """The guardian has answered: nothing is to be said, and what was to be said is overtaken."""
-    await use_cases.drop_answered(work, messages)
+    await use_cases.drop_answered(work, messages, use_cases.EVERY_REMINDER)
 
 
 @handlers.on(Settled)
 async def on_settled(work: UnitOfWork, messages: Sequence[Message[Settled]]) -> None:
-    """A lesson's fee was paid out; the lesson waits for nobody any more."""
+    """A lesson's fee was paid out; the lesson waits for nobody any more. Its later reminders, if there were any, were
+    dropped when it was confirmed: here, where every lesson comes by, one look has to do."""
     await use_cases.drop_answered(work, messages)
-    await use_cases.remind(work, [reminders.lesson_settled(message, work.now) for message in messages])
+    found = [reminders.lesson_settled(message, work.now) for message in messages]
+    await use_cases.remind(work, [notice for notice in found if notice is not None])
 
 
 @handlers.on(Refunded)
 async def on_refunded(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
     """The rest of an order went back to the guardian."""
     found = [reminders.order_refunded(message, work.now) for message in messages]
+    await use_cases.remind(work, [notice for notice in found if notice is not None])
+
+
+@handlers.on(RefundMoved)
+async def on_refund_moved(work: UnitOfWork, messages: Sequence[Message[RefundMoved]]) -> None:
+    """A refund moved on."""
+    found = [reminders.refund_moved(message, work.now) for message in messages]
     await use_cases.remind(work, [notice for notice in found if notice is not None])
 
 

@@ -7,7 +7,7 @@ own fills them by the same purpose and params, so params are short.
 import hashlib
 import unicodedata
 from collections.abc import Mapping
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -15,9 +15,9 @@ from services.notify.domain import Cause, Notice
 from shared.contracts.complaints import FilingMoved
 from shared.contracts.envelope import Message
 from shared.contracts.escrow import Refunded, Settled
-from shared.contracts.orders import ContractDrawn, LessonApplied
+from shared.contracts.orders import ContractDrawn, LessonApplied, LessonConfirmed, LessonWaiting, RefundMoved
 from shared.money import yuan
-from shared.working_days import shanghai
+from shared.working_days import until_words
 
 SIGNATURE: Final = "【一课】"
 LIFETIME: Final = timedelta(days=30)
@@ -28,8 +28,13 @@ NAME_CHARACTERS: Final = 30
 
 CONTRACT_WAITING: Final = "contract.waiting"
 LESSON_WAITING: Final = "lesson.waiting"
+LESSON_WAITING_LATER: Final[Mapping[str, str]] = MappingProxyType(
+    {"third_day": "lesson.waiting.third", "last_day": "lesson.waiting.last"}
+)
+LESSON_AUTO_CONFIRMED: Final = "lesson.auto_confirmed"
 LESSON_SETTLED: Final = "lesson.settled"
 ORDER_REFUNDED: Final = "order.refunded"
+REFUND_MOVED: Final = "refund.moved"
 COMPLAINT_MOVED: Final = "complaint.moved"
 COMPLAINT_OVERDUE: Final = "complaint.overdue"
 
@@ -40,8 +45,18 @@ WORDING: Final[Mapping[str, str]] = MappingProxyType(
         LESSON_WAITING: (
             "“{title}”第{lesson}课次已提交销课申请，请核对后于{until}前确认或提出异议，逾期未答复视为确认。"
         ),
+        LESSON_WAITING_LATER["third_day"]: (
+            "“{title}”第{lesson}课次的销课申请仍待您答复，请于{until}前确认或提出异议，逾期未答复视为确认。"
+        ),
+        LESSON_WAITING_LATER["last_day"]: (
+            "“{title}”第{lesson}课次的销课申请将于{until}到期，请及时确认或提出异议，逾期未答复视为确认。"
+        ),
+        LESSON_AUTO_CONFIRMED: (
+            "“{title}”第{lesson}课次在规定期限内未收到您的答复，已自动确认，费用将由监管银行拨付给培训机构，可登录查看。"
+        ),
         LESSON_SETTLED: "订单尾号{order}第{lesson}课次的费用{yuan}元已由监管银行拨付给培训机构，可登录查看明细。",
         ORDER_REFUNDED: "订单尾号{order}的退费{yuan}元已由监管银行原路退回，到账时间以银行为准。",
+        REFUND_MOVED: "订单尾号{order}的退费申请{state}，应退{yuan}元，可登录查看。",
         COMPLAINT_MOVED: "您提交的{kind}（编号{number}）{state}，承办部门：{department}，电话：{hotline}。",
         COMPLAINT_OVERDUE: (
             "您提交的{kind}（编号{number}）超过规定期限尚未办结，已转督办，承办部门：{department}，电话：{hotline}。"
@@ -51,6 +66,14 @@ WORDING: Final[Mapping[str, str]] = MappingProxyType(
 """The text of each purpose."""
 
 _KINDS: Final = {"complaint": "投诉", "report": "举报"}
+_REFUND_STATES: Final = {
+    "asked": "已提交，机构应于{until}前答复，逾期视为同意",
+    "contested": "机构有异议，由主管部门于{until}前裁定",
+    "paying": "已通过，款项将于{until}前原路退回",
+    "rejected": "经主管部门裁定不予退费",
+    "withdrawn": "已撤回",
+}
+"""That it was paid is told by `order_refunded`."""
 _STATES: Final = {
     "submitted": "已登记",
     "accepted": "已受理",
@@ -77,25 +100,39 @@ def cause_of(message: Message[Any]) -> Cause:
 def contract_waiting(message: Message[ContractDrawn], now: datetime) -> Notice:
     """合同待签署: once for an order, useless after `sign_by`."""
     event = message.data
-    params = {"title": _short(event.title, TITLE_CHARACTERS), "until": _until(event.sign_by)}
+    params = {"title": _short(event.title, TITLE_CHARACTERS), "until": until_words(event.sign_by)}
     return Notice(event.account_id, CONTRACT_WAITING, str(event.order_id), params, event.sign_by, cause_of(message))
 
 
-def lesson_waiting(message: Message[LessonApplied], now: datetime) -> Notice:
-    """销课申请待确认: once for a lesson, with the time after which silence confirms."""
+def lesson_waiting(message: Message[LessonApplied] | Message[LessonWaiting], now: datetime) -> Notice:
+    """销课申请待确认: with the time after which silence confirms. Once for a lesson when it is filed, once more on the
+    third day and once on the last."""
     event = message.data
+    purpose = LESSON_WAITING_LATER[event.reminder] if isinstance(event, LessonWaiting) else LESSON_WAITING
     params = {
         "title": _short(event.title, TITLE_CHARACTERS),
         "lesson": str(event.lesson_no),
-        "until": _until(event.answer_by),
+        "until": until_words(event.answer_by),
     }
     subject = lesson_subject(event.order_id, event.lesson_no)
-    return Notice(event.account_id, LESSON_WAITING, subject, params, event.answer_by, cause_of(message))
+    return Notice(event.account_id, purpose, subject, params, event.answer_by, cause_of(message))
 
 
-def lesson_settled(message: Message[Settled], now: datetime) -> Notice:
-    """拨付: once for a lesson."""
+def lesson_auto_confirmed(message: Message[LessonConfirmed], now: datetime) -> Notice | None:
+    """自动确认: once for a lesson. None: somebody has confirmed it, and knows."""
     event = message.data
+    if event.by != "silence":
+        return None
+    params = {"title": _short(event.title, TITLE_CHARACTERS), "lesson": str(event.lesson_no)}
+    subject = lesson_subject(event.order_id, event.lesson_no)
+    return Notice(event.account_id, LESSON_AUTO_CONFIRMED, subject, params, now + LIFETIME, cause_of(message))
+
+
+def lesson_settled(message: Message[Settled], now: datetime) -> Notice | None:
+    """拨付: once for a lesson. None: what an institution keeps of a refund, of which the refund's steps tell."""
+    event = message.data
+    if event.lesson_no == 0:
+        return None
     params = {
         "order": _tail(event.order_id),
         "lesson": str(event.lesson_no),
@@ -106,16 +143,29 @@ def lesson_settled(message: Message[Settled], now: datetime) -> Notice:
 
 
 def order_refunded(message: Message[Refunded], now: datetime) -> Notice | None:
-    """退费: once for an order, because it goes back in one sum, and once for each lesson that an authority has divided.
-
-    None: nothing was left to go back.
-    """
+    """退费: once for an order, because it goes back in one sum, and once for a lesson an authority gave back.
+    None: nothing was left to go back."""
     event = message.data
     if event.amount_fen == 0:
         return None
     params = {"order": _tail(event.order_id), "yuan": yuan(event.amount_fen)}
-    subject = f"{event.order_id}/{event.lesson_no}" if event.lesson_no else str(event.order_id)
+    subject = lesson_subject(event.order_id, event.lesson_no) if event.lesson_no else str(event.order_id)
     return Notice(event.account_id, ORDER_REFUNDED, subject, params, now + LIFETIME, cause_of(message))
+
+
+def refund_moved(message: Message[RefundMoved], now: datetime) -> Notice | None:
+    """退费进展: once for each state of a refund. None: its deadline has passed, or it is paid, which is told apart."""
+    event = message.data
+    if event.overdue or event.state not in _REFUND_STATES:
+        return None
+    until = until_words(event.act_by) if event.act_by else ""
+    params = {
+        "order": _tail(event.order_id),
+        "state": _REFUND_STATES[event.state].format(until=until),
+        "yuan": yuan(event.refund_fen),
+    }
+    subject = f"{event.refund_id}/{event.state}"
+    return Notice(event.account_id, REFUND_MOVED, subject, params, now + LIFETIME, cause_of(message))
 
 
 def complaint_moved(message: Message[FilingMoved], now: datetime) -> Notice | None:
@@ -159,12 +209,3 @@ def _short(text: str, most: int) -> str:
 
 
 _NO_QUOTES: Final = str.maketrans("", "", '“”"【】')
-
-
-def _until(moment: datetime) -> str:
-    """A deadline on the Shanghai clock. Midnight is the end of the day before: that is how people read it."""
-    local = shanghai(moment)
-    if local.time() == time():
-        day = local.date() - timedelta(days=1)
-        return f"{day.month}月{day.day}日24时"
-    return f"{local.month}月{local.day}日{local:%H:%M}"

@@ -9,13 +9,13 @@ import structlog
 from sqlalchemy import text
 
 from services.notify.domain import Notice, notice_sms
-from services.notify.reminders import LESSON_WAITING, lesson_subject
+from services.notify.reminders import LESSON_WAITING, LESSON_WAITING_LATER, lesson_subject
 from services.notify.tables import ContactRow, SmsRow
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
 from shared.contracts.escrow import Settled
 from shared.contracts.notify import Phone, SetContact
-from shared.contracts.orders import LessonObjected
+from shared.contracts.orders import LessonConfirmed, LessonObjected, LessonWaiting
 from shared.documents import normalise_phone
 from shared.ids import new_id
 from shared.messaging.work import UnitOfWork
@@ -51,9 +51,9 @@ ON CONFLICT (account_id) DO UPDATE SET account_id = excluded.account_id RETURNIN
 """)
 
 _DROP: Final = text("""
-UPDATE sms SET state = 'dropped', reason = 'answered', phone = NULL, finished_at = :now
+UPDATE sms SET state = 'dropped', reason = :reason, phone = NULL, finished_at = :now
 FROM unnest(CAST(:recipient AS text[]), CAST(:subject AS text[])) AS u (recipient, subject)
-WHERE sms.recipient = u.recipient AND purpose = :purpose AND sms.subject = u.subject
+WHERE sms.recipient = u.recipient AND purpose = ANY(CAST(:purposes AS text[])) AND sms.subject = u.subject
   AND state IN ('no_contact', 'queued')
 """)
 
@@ -123,14 +123,38 @@ async def phones_of(work: UnitOfWork, accounts: Iterable[UUID]) -> dict[UUID, st
     return phones
 
 
-async def drop_answered(
-    work: UnitOfWork, messages: Sequence[Message[LessonObjected]] | Sequence[Message[Settled]]
-) -> None:
+EVERY_REMINDER: Final = (LESSON_WAITING, *LESSON_WAITING_LATER.values())
+
+AboutLesson = (
+    Sequence[Message[LessonObjected]]
+    | Sequence[Message[LessonConfirmed]]
+    | Sequence[Message[LessonWaiting]]
+    | Sequence[Message[Settled]]
+)
+
+
+async def drop_answered(work: UnitOfWork, messages: AboutLesson, purposes: Sequence[str] = (LESSON_WAITING,)) -> None:
     """Drops "waits for your confirmation" where it was not sent yet (at night) and the lesson was answered since."""
+    await _drop(work, messages, purposes, "answered")
+
+
+async def drop_overtaken(work: UnitOfWork, messages: Sequence[Message[LessonWaiting]]) -> None:
+    """Drops earlier reminders that were not sent until a later one came: a sender that stood still for days sends one
+    of them."""
+    for reminder in LESSON_WAITING_LATER:
+        of_this = [message for message in messages if message.data.reminder == reminder]
+        earlier = EVERY_REMINDER[: EVERY_REMINDER.index(LESSON_WAITING_LATER[reminder])]
+        await _drop(work, of_this, earlier, "overtaken")
+
+
+async def _drop(work: UnitOfWork, messages: AboutLesson, purposes: Sequence[str], reason: str) -> None:
+    if not messages:
+        return
     parameters = {
         "recipient": [str(message.data.account_id) for message in messages],
         "subject": [lesson_subject(message.data.order_id, message.data.lesson_no) for message in messages],
-        "purpose": LESSON_WAITING,
+        "purposes": list(purposes),
+        "reason": reason,
         "now": work.now,
     }
     await (await work.connection()).execute(_DROP, parameters)

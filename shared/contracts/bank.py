@@ -16,18 +16,21 @@ class Instruct(Command, type="bank.instruct.v1", topic=topics.BANK_INSTRUCTIONS,
     """One instruction. `number` (30 ASCII characters at most) is the same for every retry after an unknown outcome.
 
     collect: from the guardian's payment `method` into `supervised_account` by `valid_until`;
-    payout: from there to `counter_account`; refund: from there back the way number `refund_of` came.
+    payout: from there to `counter_account`; refund: from there back the way it came: the very movement that the bank
+    knows as `refund_reference`, or, where none is named, what came under the number `refund_of`. Money that nobody
+    asked for has only its reference, and if the bank has not told where it came in, no `supervised_account`.
     """
 
     order_id: UUID
     number: InstructionNumber
     kind: InstructionKind
     bank: Word
-    supervised_account: Name
+    supervised_account: Name | Literal[""]
     counter_account: Name | Literal[""] = ""
     amount_fen: PositiveFen
     method: Word | Literal[""] = ""
     refund_of: InstructionNumber | Literal[""] = ""
+    refund_reference: Name | Literal[""] = ""
     valid_until: Moment | None = None
 
 
@@ -35,6 +38,7 @@ class Result(Event, type="bank.result.v1", topic=topics.BANK_RESULTS, key="order
     """What a bank says of `number`. May come twice, late, out of order, or for a number nobody gave.
 
     `reference` is the bank's own number of this movement: two payments have two references, a repeat has the same.
+    `account`: of money that came in, the supervised account it came to, where the bank tells it.
     """
 
     order_id: UUID | None = None
@@ -44,6 +48,7 @@ class Result(Event, type="bank.result.v1", topic=topics.BANK_RESULTS, key="order
     amount_fen: PositiveFen
     bank: Word
     reference: Name
+    account: Name | Literal[""] = ""
     reason: str = ""
     happened_at: Moment
 

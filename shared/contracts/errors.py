@@ -40,6 +40,7 @@ CODES: dict[str, ErrorCode] = {
     "child_unknown": ErrorCode("未找到该孩子信息", 404),
     "child_exists": ErrorCode("该孩子已添加", 409),
     "child_limit": ErrorCode("一个账户最多可添加 10 个孩子", 409),
+    "child_preschool": ErrorCode("学科类培训不得面向学龄前儿童", 422),
     # SMS codes
     "code_too_soon": ErrorCode("验证码发送过于频繁，请稍后再试", 429, retryable=True),
     "code_quota": ErrorCode("验证码发送次数已达上限", 429, retryable=True),
@@ -81,12 +82,24 @@ CODES: dict[str, ErrorCode] = {
     "refund_exists": ErrorCode("该订单已有退费", 409),
     "refund_state": ErrorCode("退费申请当前状态不允许此操作", 409),
     "refund_nothing": ErrorCode("没有可退的费用", 409),
+    "refund_pending": ErrorCode("有待确认或有异议的课次，请先处理或明确排除", 409),
+    "windup_unknown": ErrorCode("该机构没有批量退费", 404),
     "refund_changed": ErrorCode("退费金额已变化，请重新查询", 409),
+    # invoices
+    "invoice_lesson_not_released": ErrorCode("该课次费用尚未拨付，不能开具发票", 409, retryable=True),
+    "invoice_exists": ErrorCode("该课次已开具发票或发票号码已使用", 409),
+    "invoice_amount": ErrorCode("发票金额与已拨付费用不一致", 422),
+    "invoice_unknown": ErrorCode("未找到该发票", 404),
+    "invoice_state": ErrorCode("该发票已红冲", 409),
     # escrow
     "hold_exists": ErrorCode("该订单资金已登记", 409),
     "amount_invalid": ErrorCode("金额有误", 422),
     "lesson_settled": ErrorCode("该课次费用已另行处理", 409),
     "escrow_insufficient": ErrorCode("监管账户余额不足", 409),
+    "suspense_unknown": ErrorCode("未找到该笔挂账资金", 404),
+    "suspense_state": ErrorCode("该笔挂账资金当前状态不允许此操作", 409),
+    "suspense_elsewhere": ErrorCode("该笔资金不在该订单的监管账户", 409),
+    "suspense_attempts": ErrorCode("该笔挂账资金退回次数已达上限，请与银行核对", 409),
     # complaints
     "route_unknown": ErrorCode("未找到该地区和类别的受理部门", 422),
     "complaint_unknown": ErrorCode("未找到该投诉举报", 404),

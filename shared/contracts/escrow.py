@@ -8,7 +8,17 @@ from pydantic import Field
 from shared.contracts import topics
 from shared.contracts.catalog import BankAccount
 from shared.contracts.envelope import Command, Event, Reply, Request
-from shared.contracts.types import Count, InstructionNumber, LessonNo, Moment, Part, Word
+from shared.contracts.types import (
+    Count,
+    InstitutionKey,
+    InstructionNumber,
+    LessonNo,
+    Moment,
+    PageSize,
+    Part,
+    Reason,
+    Word,
+)
 from shared.money import Fen, PositiveFen
 
 _REQUESTS = topics.requests("escrow")
@@ -33,6 +43,7 @@ class CollectPayment(Command, type="escrow.payment.collect.v1", topic=_COMMANDS,
     lessons: Count
     method: Word
     pay_by: Moment
+    district: Annotated[str, Field(max_length=100)] = ""
 
 
 class CancelPayment(Command, type="escrow.payment.cancel.v1", topic=_COMMANDS, key="order_id"):
@@ -114,6 +125,18 @@ class InstructionDeadline(Command, type="escrow.instruction.deadline.v1", topic=
     number: InstructionNumber
 
 
+class SuspenseDeadline(Command, type="escrow.suspense.deadline.v1", topic=_COMMANDS, key="receipt_id"):
+    """Timer: money in suspense (挂账) is older than it may be; set again until it is matched or returned."""
+
+    receipt_id: UUID
+
+
+class ReturnDeadline(Command, type="escrow.suspense.return_deadline.v1", topic=_COMMANDS, key="receipt_id"):
+    """Timer: the bank has not said that it has sent money in suspense back; as `InstructionDeadline`."""
+
+    receipt_id: UUID
+
+
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
@@ -185,14 +208,58 @@ class RefundDelayed(Event, type="escrow.refund_delayed.v1", topic=_EVENTS, key="
     reason: str
 
 
+SuspenseReason = Literal["unknown_number", "wrong_amount", "short", "over", "late", "dead", "double", "foreign"]
+"""Why money belongs nowhere: a number nobody gave; less or more than the price (`wrong_amount`: in old rows, either);
+after the payment's time was over; for a payment that was refused or given up; for one that was paid before; at another
+bank or in another supervised account than the order's."""
+
+
 class SuspenseBooked(Event, type="escrow.suspense_booked.v1", topic=_EVENTS, key="receipt_id"):
-    """Money came that belongs nowhere: late, double, unknown or in another amount. Booked, for a person to decide."""
+    """Money came that belongs nowhere. Booked, for a person to decide by `due_at`."""
 
     receipt_id: UUID
     order_id: UUID | None
     number: str
     amount_fen: PositiveFen
-    reason: Literal["unknown_number", "wrong_amount", "late", "double"]
+    reason: SuspenseReason
+    due_at: Moment | None = None
+
+
+class SuspenseOverdue(Event, type="escrow.suspense_overdue.v1", topic=_EVENTS, key="receipt_id"):
+    """Money in suspense is past its deadline, and still neither matched nor returned: told each working day anew."""
+
+    receipt_id: UUID
+    order_id: UUID | None
+    amount_fen: PositiveFen
+    reason: SuspenseReason
+    state: Literal["open", "returning"]
+    due_at: Moment
+
+
+class SuspenseMatched(Event, type="escrow.suspense_matched.v1", topic=_EVENTS, key="receipt_id"):
+    """An operator has found the order that money in suspense was for: it is held there."""
+
+    receipt_id: UUID
+    order_id: UUID
+    amount_fen: PositiveFen
+
+
+class SuspenseReturned(Event, type="escrow.suspense_returned.v1", topic=_EVENTS, key="receipt_id"):
+    """The bank has sent money in suspense back to where it came from."""
+
+    receipt_id: UUID
+    order_id: UUID | None
+    amount_fen: PositiveFen
+
+
+class SuspenseReopened(Event, type="escrow.suspense_reopened.v1", topic=_EVENTS, key="receipt_id"):
+    """Money that was sent back has come again (退汇): an operator must decide anew, by `due_at`."""
+
+    receipt_id: UUID
+    order_id: UUID | None
+    amount_fen: PositiveFen
+    reason: str
+    due_at: Moment
 
 
 # --- what is asked --------------------------------------------------------------------------------------------------
@@ -225,3 +292,151 @@ class ShowAccount(Request, type="escrow.account.show.v1", topic=_REQUESTS, key="
     """The order's account; for its guardian, its institution, authority and operators."""
 
     order_id: UUID
+
+
+# --- what needs a person --------------------------------------------------------------------------------------------
+
+
+class SuspenseView(Reply, type="escrow.suspense.view.v1"):
+    """Money in suspense (挂账), one movement at a bank: open → matched, or open → returning → returned.
+
+    `order_id` is the order it named, `matched_order_id` the one it was found to be for. `decided_by` is the operator of
+    the last decision and `decision` his reason; `return_number` the number under which the bank was told to send it
+    back. `age_seconds` counts from when it was booked.
+    """
+
+    receipt_id: UUID
+    order_id: UUID | None
+    number: str
+    bank: Word
+    account: str
+    reference: str
+    amount_fen: PositiveFen
+    reason: SuspenseReason
+    state: Literal["open", "returning", "returned", "matched"]
+    booked_at: Moment
+    due_at: Moment
+    overdue: bool
+    age_seconds: int
+    matched_order_id: UUID | None = None
+    decided_by: str = ""
+    decision: str = ""
+    return_number: str = ""
+
+
+class SuspensePage(Reply, type="escrow.suspense.page.v1"):
+    """A page of money in suspense, oldest first; `next_after` where there is more."""
+
+    receipts: tuple[SuspenseView, ...]
+    next_after: UUID | None = None
+
+
+class ListSuspense(Request, type="escrow.suspense.list.v1", topic=_REQUESTS, reply=SuspensePage):
+    """Money in suspense, oldest first, from behind the receipt `after`; for operators. Not `all_states`: only what is
+    open, that is, waits for a decision."""
+
+    all_states: bool = False
+    limit: PageSize = 50
+    after: UUID | None = None
+
+
+class MatchSuspense(Request, type="escrow.suspense.match.v1", topic=_REQUESTS, key="receipt_id", reply=SuspenseView):
+    """The money is what `order_id` waits for, or waited for: it is held there as if the payment had come.
+
+    For operators. Asked again for the same order, nothing changes. Refused: suspense_unknown, suspense_state (not
+    open), order_unknown, suspense_elsewhere (another bank or supervised account), amount_invalid (not exactly the
+    price), order_state (it is paid).
+    """
+
+    receipt_id: UUID
+    order_id: UUID
+    reason: Reason
+
+
+class ReturnSuspense(Request, type="escrow.suspense.return.v1", topic=_REQUESTS, key="receipt_id", reply=SuspenseView):
+    """The money goes back to where it came from. For operators. Asked again on its way, nothing changes.
+
+    Refused: suspense_unknown, suspense_state (matched, or returned), suspense_attempts.
+    """
+
+    receipt_id: UUID
+    reason: Reason
+
+
+class TroubleView(Part):
+    """A payment that the bank has refused or that came back, and that has not been made since.
+
+    Of a `return` of suspense `receipt_id` is given and no order. `attempts` under so many numbers, `returned` times it
+    was made and came back; `outcome` and `why` are the bank's last, `since` is the first of them. `next_try_at` is
+    missing where the attempts are used up: then only a person can do anything.
+    """
+
+    order_id: UUID | None
+    receipt_id: UUID | None
+    institution_id: UUID | None
+    lesson_no: PartNo
+    kind: Literal["payout", "refund", "return"]
+    number: InstructionNumber
+    bank: Word
+    amount_fen: PositiveFen
+    state: Literal["refused", "sent"]
+    attempts: int
+    returned: int
+    outcome: str
+    why: str
+    since: Moment
+    next_try_at: Moment | None
+
+
+class TroublePage(Reply, type="escrow.trouble.page.v1"):
+    """A page of payments that need a person, in the order of their numbers; `next_after` where there is more."""
+
+    payments: tuple[TroubleView, ...]
+    next_after: InstructionNumber | None = None
+
+
+class ListTrouble(Request, type="escrow.trouble.list.v1", topic=_REQUESTS, reply=TroublePage):
+    """Payouts, refunds and returns that were refused or came back and are not paid yet; for operators and authorities.
+    From behind the payment whose number, of any attempt, is `after`."""
+
+    limit: PageSize = 50
+    after: InstructionNumber | None = None
+
+
+class InstitutionMoney(Part):
+    """The supervised money of one institution's orders in one district, in fen, and of how many orders.
+
+    paid = held + releasing + released + refunding + refunded, always. `waiting_fen` is what of `held_fen` was released
+    and waits for a complaint or a freeze to end.
+    """
+
+    district: str
+    institution_id: UUID
+    orders: int
+    paid_fen: Fen
+    held_fen: Fen
+    releasing_fen: Fen
+    released_fen: Fen
+    refunding_fen: Fen
+    refunded_fen: Fen
+    waiting_fen: Fen
+
+
+class EscrowTotals(Reply, type="escrow.totals.page.v1"):
+    """A page of institutions. `next_after` is given where there may be more: a page can be short, even empty."""
+
+    institutions: tuple[InstitutionMoney, ...]
+    next_after: InstitutionKey | None = None
+
+
+class ListEscrowTotals(Request, type="escrow.totals.list.v1", topic=_REQUESTS, reply=EscrowTotals):
+    """The money by district and institution, in the order of `orders.totals.list.v1`, of a district or an institution
+    if one is named; for authorities and operators.
+
+    The district is that of the contract. Orders paid before escrow was told it have none.
+    """
+
+    district: Annotated[str, Field(max_length=100)] = ""
+    institution_id: UUID | None = None
+    limit: PageSize = 20
+    after: InstitutionKey | None = None

@@ -76,7 +76,7 @@ def gateway_replies(gateway: str) -> str:
 
 BANK_INSTRUCTIONS: Final = "bank.instructions.v1"
 BANK_RESULTS: Final = "bank.results.v1"
-GATEWAYS: Final = ("web", "mobile", "demo", "bench", "test")
+GATEWAYS: Final = ("web", "mobile", "ops", "demo", "bench", "test")
 
 REPLY_TOPIC_PATTERN: Final = r"^(gateway\.[a-z][a-z0-9-]{0,30}|[a-z]{2,20})\.replies\.v1$"
 """A `replyto` that does not match is never written to: a request cannot make a service publish where it likes."""

@@ -5,6 +5,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
+from shared.money import Fen
+
 Word = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_.-]*$")]
 """A machine's word: a state, a region, a bank's code."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
@@ -33,16 +35,26 @@ class LessonTime(Part):
     ends_at: Moment
 
 
+class InstitutionKey(Part):
+    """A place in what is listed by institution: by district (by its code points), then by the institution's id."""
+
+    district: Annotated[str, StringConstraints(max_length=100)] = ""
+    institution_id: UUID
+
+
 class RefundTerms(Part):
-    """What the contract lets the institution keep on a later refund (GF-2021-2604): penalty in basis points."""
+    """What the contract lets the institution keep on a later refund (GF-2021-2604): a penalty in basis points of what
+    goes back, and materials that were handed out and used, up to their price."""
 
     full_refund_days: Annotated[int, Field(strict=True, ge=7, le=365)] = 7
     penalty_basis_points: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 0
+    materials_fen: Fen = 0
 
 
 __all__ = [
     "UUID",
     "Count",
+    "InstitutionKey",
     "InstructionNumber",
     "LessonNo",
     "LessonTime",

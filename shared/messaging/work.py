@@ -56,7 +56,7 @@ class UnitOfWork:
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: bool = True,
+        lock: sets.Lock = True,
     ) -> dict[Any, T]:
         """Rows by key, locked until the commit, in one statement; see `sets.load`."""
         await self.write()
@@ -70,7 +70,7 @@ class UnitOfWork:
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: bool = True,
+        lock: sets.Lock = True,
     ) -> list[T]:
         """Rows whose `by` columns are among `keys` (a key may have many rows); see `sets.load_all`."""
         await self.write()

@@ -59,7 +59,7 @@ async def test_one_lesson_is_split_one_given_back_and_one_released_after_silence
     await until_money(scenario, harness, bought, released=6_000, refunded=4_000 + FEE, held=10 * FEE)
     view = await scenario.show(bought.order_id, guardian.token)
     assert [one.state for one in view.lessons[:5]] == ["divided", "divided", "objected", "objected", "planned"]
-    assert (view.consumed_fen, view.returned_fen, view.left_fen) == (6_000, 4_000 + FEE, 10 * FEE)
+    assert (view.consumed_fen, view.refunded_fen, view.left_fen) == (6_000, 4_000 + FEE, 10 * FEE)
 
     act_by = (await scenario.show_objection(bought, 3)).act_by
     assert act_by is not None

@@ -336,14 +336,17 @@ def every_lesson_stands_where_the_story_left_it(world: World, expected: Expected
 def what_is_enrolled_is_paid_seated_and_planned(world: World, expected: Expected) -> Iterator[str]:
     """In escrow, catalog and complaints, each in its own words; and nothing but that."""
     enrolled = {row["order_id"]: row for row in world.tables["orders.purchases"] if row["state"] == "enrolled"}
-    paid = {row["order_id"]: row["paid_fen"] for row in world.tables["escrow.accounts"] if row["state"] == "held"}
+    left = {row["order_id"] for row in world.tables["orders.refunds"] if row["state"] in ("paying", "paid")}
+    accounts = world.tables["escrow.accounts"]
+    paid = {row["order_id"]: row["paid_fen"] for row in accounts if row["state"] == "held" or row["order_id"] in left}
     taken = [row for row in world.tables["catalog.reservations"] if row["state"] == "taken"]
     seated = {row["order_id"]: row["course_id"] for row in taken}
     known = {row["order_id"]: row["account_id"] for row in world.tables["complaints.orders"]}
     planned = Counter(row["order_id"] for row in world.tables["orders.lessons"])
     for order_id in enrolled.keys() | paid.keys() | seated.keys() | known.keys() | planned.keys():
         row = enrolled.get(order_id)
-        should = (row["price_fen"], row["course_id"], row["account_id"], row["lessons"]) if row else "not enrolled"
+        seat = row["course_id"] if row and order_id not in left else None  # who is refunded leaves the course
+        should = (row["price_fen"], seat, row["account_id"], row["lessons"]) if row else "not enrolled"
         is_ = (paid.get(order_id), seated.get(order_id), known.get(order_id), planned[order_id])
         if is_ != should:
             yield f"{order_id}: paid, course, account, lessons are {is_}, should be {should}"
@@ -355,7 +358,7 @@ def lessons_agree_with_escrow(world: World, expected: Expected) -> Iterator[str]
     payouts = {
         (row["order_id"], row["lesson_no"]): row["state"]
         for row in world.tables["escrow.instructions"]
-        if row["kind"] == "payout"
+        if row["kind"] == "payout" and row["lesson_no"]  # 0: what the institution keeps of a refund
     }
     may_be = {
         "paid_out": ("paid",),
@@ -368,6 +371,34 @@ def lessons_agree_with_escrow(world: World, expected: Expected) -> Iterator[str]
             yield f"{row['order_id']} lesson {row['lesson_no']} is {row['state']}, its payout {payout}"
     for key in payouts:
         yield f"{key} is paid out and no lesson"
+
+
+def refunds_agree_with_escrow(world: World, expected: Expected) -> Iterator[str]:
+    """What is decided is with the bank, what is paid was paid by it, to the fen; of anything else escrow knows nothing.
+    Its lessons stand as it does."""
+    known = {
+        (row["order_id"], row["kind"]): (row["amount_fen"], row["state"])
+        for row in world.tables["escrow.instructions"]
+        if row["lesson_no"] == 0 and row["kind"] != "collect"
+    }
+    lessons = {(row["order_id"], row["lesson_no"]): row["state"] for row in world.tables["orders.lessons"]}
+    begun = {"paying": ("sent", "refused"), "paid": ("paid",)}
+    stands = {"asked": "refunding", "contested": "refunding", "paying": "refunding", "paid": "refunded"}
+    for row in world.tables["orders.refunds"]:
+        if row["state"] in begun:
+            fen, state = known.pop((row["order_id"], "refund"), (0, "unknown"))
+            if fen != row["fee_fen"] - row["deduction_fen"] or state not in begun[row["state"]]:
+                yield f"{row['order_id']}: the refund is {row['state']}, in escrow {fen} fen {state}"
+            kept, _ = known.pop((row["order_id"], "payout"), (0, ""))
+            if kept != row["deduction_fen"]:
+                yield f"{row['order_id']}: {kept} fen are kept, should be {row['deduction_fen']}"
+        for number in json.loads(row["lessons"]) if row["state"] in stands else ():
+            if lessons[row["order_id"], number] != stands[row["state"]]:
+                yield f"{row['order_id']} lesson {number} of a refund that is {row['state']}"
+    enrolled = {row["order_id"] for row in world.tables["orders.purchases"] if row["state"] == "enrolled"}
+    for order_id, kind in known:
+        if order_id in enrolled:
+            yield f"{order_id}: escrow knows a {kind} that orders does not"
 
 
 def decisions_agree_with_escrow(world: World, expected: Expected) -> Iterator[str]:
@@ -444,13 +475,22 @@ def every_sms_went_out_once(world: World, expected: Expected) -> Iterator[str]:
 
 
 def everybody_is_told_what_happened(world: World, expected: Expected) -> Iterator[str]:
-    """One SMS, sent or waiting for the morning, for each contract, lesson filed, payout, refund, step of a complaint.
-    A fee that came back is paid out once more, and nobody is told of that twice."""
+    """One SMS, sent or waiting for the morning, for each contract, lesson filed, still waiting or confirmed by silence,
+    payout, refund, step of a complaint. A fee that came back is paid out once more, and nobody is told of that twice.
+    """
     moved = world.events("complaints", "complaints.filing.moved.v1")
+    waiting = world.events("orders", "orders.lesson.waiting.v1")
+    confirmed = world.events("orders", "orders.lesson.confirmed.v1")
+    settled = world.events("escrow", "escrow.settled.v1")
+    refunds = world.events("orders", "orders.refund.moved.v1")
     happened = {
         "contract.waiting": world.events("orders", "orders.contract.drawn.v1"),
         "lesson.waiting": world.events("orders", "orders.lesson.applied.v1"),
-        "lesson.settled": _first_of_each(world.events("escrow", "escrow.settled.v1")),
+        "lesson.waiting.third": [data for data in waiting if data["reminder"] == "third_day"],
+        "lesson.waiting.last": [data for data in waiting if data["reminder"] == "last_day"],
+        "lesson.auto_confirmed": [data for data in confirmed if data["by"] == "silence"],
+        "lesson.settled": _first_of_each([one for one in settled if one["lesson_no"]]),
+        "refund.moved": _first_of_each([one for one in refunds if not one["overdue"] and one["state"] != "paid"]),
         "order.refunded": _first_of_each(world.events("escrow", "escrow.refunded.v1")),
         "complaint.moved": [data for data in moved if not data["overdue"]],
         "complaint.overdue": [data for data in moved if data["overdue"]],
@@ -463,8 +503,9 @@ def everybody_is_told_what_happened(world: World, expected: Expected) -> Iterato
 
 
 def _first_of_each(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One event for each order or lesson."""
-    return list({(data["order_id"], data.get("lesson_no")): data for data in events}.values())
+    """One event for each order or lesson, or state of a refund."""
+    by = ("order_id", "lesson_no", "refund_id", "state")
+    return list({tuple(map(data.get, by)): data for data in events}.values())
 
 
 CHECKS: Final[dict[str, tuple[Finder, ...]]] = {
@@ -483,6 +524,7 @@ CHECKS: Final[dict[str, tuple[Finder, ...]]] = {
         every_lesson_stands_where_the_story_left_it,
         what_is_enrolled_is_paid_seated_and_planned,
         lessons_agree_with_escrow,
+        refunds_agree_with_escrow,
         decisions_agree_with_escrow,
         seats_add_up,
         every_complaint_holds_its_order,

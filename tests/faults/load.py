@@ -1,5 +1,5 @@
 """The load under which faults strike: purchases, some given up while they are paid; lessons, some objected to, some of
-those decided; complaints; new families.
+those decided; refunds, some asked for while a lesson is filed; complaints; new families.
 
 Everybody is patient: a request without an answer is sent again under its own message id, as a gateway does it. What
 must have become of each order and lesson is written into `expected` when its flow has ended.
@@ -21,11 +21,13 @@ from shared.contracts.envelope import CONTRACTS, Event
 from shared.contracts.escrow import Refunded, Settled
 from shared.contracts.orders import (
     AnswerObjection,
+    AnswerRefund,
     ApplyLesson,
     CancelPurchase,
     ConfirmLesson,
     ContractDrawn,
     DecideObjection,
+    DecideRefund,
     Decision,
     LessonAnswer,
     ObjectionView,
@@ -35,6 +37,10 @@ from shared.contracts.orders import (
     PurchaseEnded,
     PurchaseEnrolled,
     PurchaseView,
+    QuoteRefund,
+    RefundQuote,
+    RefundView,
+    RequestRefund,
     SignContract,
 )
 from shared.ids import new_id
@@ -48,6 +54,7 @@ TEACHERS: Final = 24
 LENIENT_S: Final = 15.0
 LOOK_S: Final = 0.05
 LEFT_OPEN: Final = 5
+SEATS: Final = 20_000
 """One complaint in so many is never closed."""
 TOO_LATE: Final = ("order_state", "lesson_state", "objection_state")
 
@@ -89,11 +96,18 @@ class Gateway(GatewayClient):
             future.set_result(contract.model_validate(data))
 
 
+async def small_course(scenario: Scenario, number: int) -> CourseView:
+    """A course of an institution of its own that each child may buy thirty times: 60 lessons for 4 800 yuan."""
+    institution = await scenario.open_institution(f"常州青枫篮球培训中心{number}")
+    return await scenario.publish_course(institution, "少儿篮球提高班", lessons=2, price_fen=16_000, seats=SEATS)
+
+
 @dataclass
 class Load:
-    """Who does what until its `end`: `course` is bought, lessons of `taught` are taught, `complained` complained
-    about, which `authority` (a token) decides. `lenient`: purchases may end without enrolment, as they may where clocks
-    jump or banks refuse."""
+    """Who does what until its `end`: one of `courses` is bought, lessons of `taught` are taught, `complained` is
+    complained about, `unwanted` asked back, which `authority` (a token) decides. `lenient`: purchases may end without
+    enrolment, as they may where clocks jump or banks refuse. There are as many children (`guardians`, one for each) and
+    courses as it takes that no child has more open at one institution than the limits let it have."""
 
     scenario: Scenario
     gateway: Gateway
@@ -101,20 +115,23 @@ class Load:
     chance: random.Random
     guardians: Sequence[Guardian]
     institution: Institution
-    course: CourseView
+    courses: Sequence[CourseView]
     taught: Sequence[Order]
     complained: Sequence[Order]
+    unwanted: Sequence[Order]
     authority: str
     lenient: bool = False
     lessons: Iterator[tuple[Order, int]] = field(init=False)
     running: int = field(init=False, default=0)
     """How many of its workers have not ended."""
     _complained: Iterator[tuple[Order, int]] = field(init=False)
+    _unwanted: Iterator[Order] = field(init=False)
     _ended: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.lessons = self._plan(self.taught)
         self._complained = self._plan(self.complained)
+        self._unwanted = iter(self.unwanted)
 
     def sign_in_again(self) -> None:
         """After the clock was moved far."""
@@ -135,6 +152,7 @@ class Load:
             (self._teaches, TEACHERS),
             (self._objects, 2),
             (self._complains, 2),
+            (self._refunds, 2),
             (self._signs_in, 1),
         ]
         running = [asyncio.create_task(self._again(flow)) for flow, times in workers for _ in range(times)]
@@ -185,7 +203,7 @@ class Load:
             order_id=order_id,
             account_id=guardian.account_id,
             child_id=guardian.child_id,
-            course_id=self.course.course_id,
+            course_id=self.chance.choice(self.courses).course_id,
         )
 
     async def _signs(self, order_id: UUID, guardian: Guardian) -> bool:
@@ -278,6 +296,49 @@ class Load:
         self.expected.closed.add(filing.filing_id)
         await self.is_paid(order, number)
         return True
+
+    async def _refunds(self) -> bool:
+        """One lesson is consumed; the rest is asked back while the institution files the next, and only one of the two
+        comes in time. The institution agrees, or objects and the authority decides."""
+        order = next(self._unwanted, None)
+        if order is None:
+            return False
+        await self.applies(order, 1)
+        await self._confirms(order, 1)
+        await self.is_paid(order, 1)
+        filed, refund = await asyncio.gather(self._asks(self.applies(order, 2)), self._wants_back(order))
+        if refund is None:  # the lesson was filed first
+            await self._confirms(order, 2)
+            await self.is_paid(order, 2)
+            refund = await self._wants_back(order)
+        elif filed:
+            raise LoadError(f"{order.order_id}: lesson 2 was filed and asked back")
+        assert refund is not None
+        agrees = self.chance.random() < 0.7
+        answer = AnswerRefund(order_id=order.order_id, refund_id=refund.refund_id, agrees=agrees)
+        await self.scenario.ask(answer, RefundView, order.institution.token)
+        if not agrees:
+            decision = DecideRefund(
+                order_id=order.order_id, refund_id=refund.refund_id, granted=True, deduction_fen=100, reason="经核查"
+            )
+            await self.scenario.ask(decision, RefundView, self.authority)
+        await self.gateway.first(f"{order.order_id}:0", Refunded)
+        self.expected.lessons |= {(order.order_id, number): "refunded" for number in refund.lessons}
+        return True
+
+    async def _wants_back(self, order: Order) -> RefundView | None:
+        """Asks back what is quoted; None if that is no longer so when it is asked."""
+        token = order.guardian.token
+        quote = await self.scenario.ask(QuoteRefund(order_id=order.order_id), RefundQuote, token)
+        request = RequestRefund(
+            order_id=order.order_id, refund_id=new_id(), reason="孩子转学", quoted_fen=quote.refund_fen
+        )
+        try:
+            return await self.scenario.ask(request, RefundView, token)
+        except RequestRefused as refused:
+            if refused.code not in ("refund_pending", "refund_changed"):
+                raise
+            return None
 
     def _held(self) -> set[UUID]:
         complaints = self.expected.complaints

@@ -18,19 +18,25 @@ from tests.faults import puppet
 from tests.faults.aggregates import sums
 from tests.faults.drills.base import Drill, Fault
 from tests.faults.invariants import Expected, violations
-from tests.faults.load import PATIENCE_S, Gateway, Load
+from tests.faults.load import PATIENCE_S, Gateway, Load, small_course
 from tests.faults.replay import replay
 from tests.faults.room import little_room
 from tests.faults.stacks import started, wait_for_morning
 from tests.faults.world import kafka_of, quiet
 
-FAMILIES: Final = 6
+FAMILIES: Final = 12
+CHILDREN: Final = 10
+"""Of each family."""
 COURSE_LESSONS: Final = 12
+PRICE_FEN: Final = 96_000
+"""Five orders of a child at one institution are 60 lessons and 4 800 yuan: as much as one charge may be."""
 SEATS: Final = 20_000
 BOUGHT: Final = 600
 """Orders whose lessons are the load, beside new purchases."""
 COMPLAINED: Final = 40
-"""The last of them are complained about."""
+"""So many of them are complained about."""
+UNWANTED: Final = 40
+"""And so many asked back."""
 WINDOW: Final = 200
 BEFORE_S: Final = 3.0
 """So long the load goes on before the fault, and after it."""
@@ -178,14 +184,18 @@ async def _prepared(
     institution = await scenario.open_institution("常州蓝天体育培训中心")
     authority = scenario.token("authority", "changzhou-edu")
     guardians = await asyncio.gather(*(scenario.new_guardian() for _ in range(FAMILIES)))
-    course = await scenario.publish_course(institution, "少儿篮球基础班", lessons=COURSE_LESSONS, seats=SEATS)
-    bought = [new_order(guardians[n % FAMILIES], institution, course) for n in range(BOUGHT)]
+    for _ in range(CHILDREN - 1):
+        guardians += await asyncio.gather(*(scenario.with_another_child(one) for one in guardians[:FAMILIES]))
+    course = await scenario.publish_course(
+        institution, "少儿篮球基础班", lessons=COURSE_LESSONS, price_fen=PRICE_FEN, seats=SEATS
+    )
+    bought = [new_order(guardians[n % len(guardians)], institution, course) for n in range(BOUGHT)]
     async with LoadGateway(stack.client_settings) as loading:
         await purchases(loading, bought, WINDOW)
     expected.orders |= {order.order_id: "enrolled" for order in bought}
     await quiet(stack)
     await wait_for_morning(stack, scenario, days=COURSE_LESSONS + 2)
-    next_course = await scenario.publish_course(institution, "少儿篮球提高班", lessons=COURSE_LESSONS, seats=SEATS)
+    next_course = await small_course(scenario, 1)
     return Load(
         scenario,
         gateway,
@@ -193,8 +203,9 @@ async def _prepared(
         chance,
         guardians,
         institution,
-        next_course,
-        taught=bought[:-COMPLAINED],
+        [next_course],
+        taught=bought[UNWANTED:-COMPLAINED],
         complained=bought[-COMPLAINED:],
+        unwanted=bought[:UNWANTED],
         authority=authority,
     )

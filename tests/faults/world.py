@@ -205,7 +205,7 @@ async def _under_way(databases: Databases) -> list[str]:
 
 TABLES: Final = {
     "catalog": ("courses", "reservations"),
-    "orders": ("purchases", "lessons", "objections"),
+    "orders": ("purchases", "lessons", "objections", "refunds"),
     "escrow": ("accounts", "instructions", "transfers", "suspense", "suspensions"),
     "complaints": ("orders", "filings", "steps"),
     "notify": ("sms",),

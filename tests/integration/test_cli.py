@@ -465,6 +465,69 @@ class TestDevelopment:
         await until(in_suspense, "the money that nobody asked for is in suspense")
 
 
+class TestSuspense:
+    async def deposit(self, yike: Yike, account: str, fen: int) -> Any:
+        """Money that nobody asked for, as `yike suspense list` shows it."""
+        came = (await yike("bank", "deposit", "icbc", account, fen)).data
+
+        async def listed() -> Any:
+            receipts = (await yike("suspense", "list", "--limit", 500)).data["receipts"]
+            return [one for one in receipts if one["reference"] == came["reference"]]
+
+        return (await until(listed, "the money is listed"))[0]
+
+    async def test_money_that_belongs_nowhere_is_listed_and_sent_back(self, yike: Yike, stack: Stack) -> None:
+        account = f"cli-{uuid4()}"
+        receipt = await self.deposit(yike, account, 4300)
+        assert (receipt["reason"], receipt["state"], receipt["overdue"]) == ("unknown_number", "open", False)
+        status = (await yike("status")).data["needs_a_person"]
+        assert status["open"] >= 1
+        assert status["fen"] >= 4300
+        drawn = await yike("suspense", "list", as_json=False)
+        assert receipt["receipt_id"] in drawn.out
+        assert "¥43.00" in drawn.out
+
+        decided = await yike("suspense", "return", receipt["receipt_id"], "无主资金", "--by", "li.kuaiji")
+        assert (decided.status, decided.data["state"], decided.data["decided_by"]) == (0, "returning", "li.kuaiji")
+
+        async def gone() -> bool:
+            listed = (await yike("suspense", "list", "--all", "--limit", 500)).data["receipts"]
+            return [one["state"] for one in listed if one["receipt_id"] == receipt["receipt_id"]] == ["returned"]
+
+        await until(gone, "the bank has sent it back")
+        balances = (await yike("bank", "statement")).data["balances"]
+        assert {"bank": "icbc", "account": account, "balance_fen": 0} in balances
+        assert (await yike("ledger", "check")).status == 0
+
+    async def test_what_is_refused_says_why_and_which_figures_decided(self, yike: Yike, bought: Bought) -> None:
+        nothing = await yike("suspense", "return", uuid4(), "无主资金")
+        assert (nothing.status, "suspense_unknown" in nothing.error["error"]) == (4, True)
+        receipt = await self.deposit(yike, bought.institution.account.supervised_account, 1)
+        paid = await yike("suspense", "match", receipt["receipt_id"], bought.order_id, "凭证")
+        assert (paid.status, "order_state" in paid.error["error"], paid.error["hint"]) == (1, True, "state held")
+        assert (await yike("suspense", "match", receipt["receipt_id"], bought.order_id, " ")).status == 2
+        assert (await yike("suspense", "return", receipt["receipt_id"], "无主资金", "--by", "李会计")).status == 2
+
+    async def test_payments_that_the_bank_refuses_are_listed(
+        self, yike: Yike, stack: Stack, scenario: Scenario
+    ) -> None:
+        receipt = await self.deposit(yike, f"cli-{uuid4()}", 4400)
+        told = ("--order", receipt["receipt_id"], "--reason", "payer_unknown")
+        assert (await yike("bank", "tell", "refuse", *told)).status == 0
+        assert (await yike("suspense", "return", receipt["receipt_id"], "无主资金")).status == 0
+
+        async def listed() -> Any:
+            payments = (await yike("trouble")).data["payments"]
+            return [one for one in payments if one["receipt_id"] == receipt["receipt_id"]]
+
+        (payment,) = await until(listed, "the refusal is listed")
+        assert (payment["kind"], payment["why"], payment["amount_fen"]) == ("return", "payer_unknown", 4400)
+        drawn = await yike("trouble", as_json=False)
+        assert "payer_unknown" in drawn.out
+        assert (await yike("status")).data["needs_a_person"]["trouble"] >= 1
+        assert "yike trouble" in (await yike("status", as_json=False)).out
+
+
 class TestStack:
     async def test_settings_of_a_restart_last_for_one_run(
         self, stack: Stack, client: GatewayClient, bought: Bought

@@ -394,7 +394,7 @@ async def test_a_purchase_given_up_before_it_is_paid_has_failed(escrow: Escrow) 
     again = CancelPayment(order_id=ask.order_id, reason="another_word")
     assert only(PaymentFailed, await escrow.tell(again)).reason == "cancelled"
     assert await escrow.tables() == before
-    assert only(SuspenseBooked, await escrow.tell(result(instruct))).reason == "late"
+    assert only(SuspenseBooked, await escrow.tell(result(instruct))).reason == "dead"
     assert await escrow.instructions(ask) == {("collect", 0): "dropped"}
     assert await escrow.timers(ask) == {}
 

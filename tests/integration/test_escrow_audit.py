@@ -15,14 +15,17 @@ from shared.contracts.catalog import InstitutionFrozen
 from shared.contracts.escrow import (
     CancelPayment,
     DivideLesson,
+    MatchSuspense,
     RefundOrder,
     ReleaseLesson,
     ResumeReleases,
+    ReturnSuspense,
     SuspendReleases,
 )
 from shared.ids import new_id
 from tests.harness import Harness
-from tests.integration.test_escrow import LESSON_FEN, Escrow, only, result, running
+from tests.integration.test_escrow import LESSON_FEN, OPERATOR, Escrow, only, result, running
+from tests.integration.test_escrow_suspense import booked, decide
 
 
 class Books:
@@ -92,7 +95,19 @@ async def open_books(escrow: Escrow) -> dict[str, str]:
     await escrow.at_once(ReleaseLesson(order_id=frozen.order_id, lesson_no=1))
     await escrow.at_once(DivideLesson(order_id=frozen.order_id, lesson_no=2, release_fen=7))
 
-    named = {"fresh": fresh, "failed": failed, "waiting": waiting, "held": held}
+    matched = escrow.collection()
+    await escrow.at_once(matched)
+    receipts = [await booked(escrow) for _ in range(4)]
+    match = MatchSuspense(receipt_id=receipts[0].receipt_id, order_id=matched.order_id, reason="转账凭证")
+    await escrow.harness.ask(match, OPERATOR)
+    backs: list[Instruct] = []  # one on its way, one made, one made that came back
+    for receipt in receipts[1:]:
+        _, said = await decide(escrow, ReturnSuspense(receipt_id=receipt.receipt_id, reason="无主"))
+        backs.append(only(Instruct, said))
+    await escrow.at_once(*(result(one) for one in backs[1:]))
+    await escrow.at_once(result(backs[2], outcome="returned", reference=f"back-{backs[2].number}"))
+
+    named = {"fresh": fresh, "failed": failed, "waiting": waiting, "held": held, "matched": matched}
     named |= {"refunding": refunding, "refunded": refunded}
     named |= {"partly": partly, "divided": divided, "frozen": frozen}
     return {name: str(ask.order_id) for name, ask in named.items()}
@@ -142,6 +157,7 @@ async def test_no_more_places_are_shown_than_a_person_reads(books: Books) -> Non
 _TRANSFER = "INSERT INTO transfers (order_id, lesson_no, kind, turn, phase, debit, credit, amount_fen, made_at) VALUES"
 _INSTRUCTION = """INSERT INTO instructions
     (order_id, lesson_no, kind, attempt, turn, state, amount_fen, reference, asks, returned, changed_at) VALUES"""
+_OPENED = "UPDATE suspense SET state = 'open', matched_order_id = NULL"
 _OF_HELD = "WHERE order_id = {held} AND lesson_no ="
 _COLLECT_OF_HELD = "WHERE number LIKE 'C%' AND verdict = 'applied' AND order_id = {held}"
 
@@ -314,6 +330,46 @@ DAMAGE = [
     ("custody per bank = what its results say", "", f"UPDATE bank_results SET bank = 'abc' {_COLLECT_OF_HELD}"),
     ("custody per bank = what its results say", "", f"DELETE FROM bank_results {_COLLECT_OF_HELD}"),
     ("custody per bank = what its results say", "", f"UPDATE bank_results SET amount_fen = 1 {_COLLECT_OF_HELD}"),
+    ("custody per bank = what its results say", "", "DELETE FROM suspense WHERE order_id = {fresh}"),
+    ("custody per bank = what its results say", "", "UPDATE suspense SET state = 'open' WHERE state = 'returned'"),
+    ("custody per bank = what its results say", "", "DELETE FROM bank_results WHERE number LIKE 'S%'"),
+    ("every payment held came from its bank, or was matched", "matched", f"{_OPENED} WHERE state = 'matched'"),
+    (
+        "every payment held came from its bank, or was matched",
+        "matched",
+        "UPDATE suspense SET matched_order_id = {held} WHERE state = 'matched'",
+    ),
+    (
+        "every payment held came from its bank, or was matched",
+        "",
+        "UPDATE accounts SET paid_reference = 'another' WHERE order_id = {held}",
+    ),
+    (
+        "every payment held came from its bank, or was matched",
+        "",
+        "UPDATE suspense SET state = 'matched', matched_order_id = {fresh} WHERE order_id = {fresh}",
+    ),
+    ("what goes back of suspense is an instruction, and nothing else", "", f"{_OPENED} WHERE state = 'returning'"),
+    (
+        "what goes back of suspense is an instruction, and nothing else",
+        "",
+        "UPDATE suspense SET state = 'returned' WHERE order_id = {fresh}",
+    ),
+    (
+        "what goes back of suspense is an instruction, and nothing else",
+        "",
+        "UPDATE instructions SET amount_fen = 1 WHERE kind = 'return' AND state = 'sent'",
+    ),
+    (
+        "what goes back of suspense is an instruction, and nothing else",
+        "",
+        "UPDATE instructions SET state = 'sent' WHERE kind = 'return' AND state = 'dropped'",
+    ),
+    (
+        "what goes back of suspense is an instruction, and nothing else",
+        "",
+        f"{_INSTRUCTION} ('{new_id()}', 0, 'return', 0, 0, 'sent', 1, '', 0, '[]', now())",
+    ),
     ("money that belongs nowhere is suspense", "", "DELETE FROM suspense WHERE order_id = {fresh}"),
     ("money that belongs nowhere is suspense", "", "UPDATE suspense SET amount_fen = 2 WHERE order_id = {fresh}"),
     ("money that belongs nowhere is suspense", "", "DELETE FROM bank_results WHERE order_id = {fresh}"),
@@ -392,7 +448,9 @@ async def test_a_lesson_moved_to_a_refunded_order_by_careful_hands_is_found(book
         ("instructions_positive_check", "UPDATE instructions SET amount_fen = 0 WHERE order_id = {fresh}"),
         ("suspense_pkey", "INSERT INTO suspense SELECT * FROM suspense"),
         ("suspense_positive_check", "UPDATE suspense SET amount_fen = 0"),
-        ("suspense_state_check", "UPDATE suspense SET state = 'lost'"),
+        ("suspense_state_check", "UPDATE suspense SET state = 'lost' WHERE state = 'open'"),
+        ("suspense_matched_check", "UPDATE suspense SET state = 'matched' WHERE state = 'open'"),
+        ("suspense_matched_check", "UPDATE suspense SET matched_order_id = {fresh} WHERE state = 'open'"),
         ("suspensions_pkey", "INSERT INTO suspensions SELECT * FROM suspensions"),
     ],
 )

@@ -107,11 +107,11 @@ async def test_a_second_payment_for_one_order_is_suspense_once(escrow: Escrow, o
 async def test_a_wrong_amount_is_suspense_and_the_right_one_still_holds(escrow: Escrow) -> None:
     ask, collect = await asked(escrow)
     wrong = result(collect, amount_fen=PRICE_FEN - 1, reference=f"wrong-{collect.number}")
-    assert only(SuspenseBooked, await escrow.tell(wrong)).reason == "wrong_amount"
+    assert only(SuspenseBooked, await escrow.tell(wrong)).reason == "short"
     assert await escrow.money(ask) == {"state": "collecting"}
     assert [type(one) for one in await escrow.tell(result(collect))] == [Held]
     assert await escrow.tell(wrong) == []
-    assert await suspense(escrow, collect.number) == [(PRICE_FEN - 1, "wrong_amount", "open")]
+    assert await suspense(escrow, collect.number) == [(PRICE_FEN - 1, "short", "open")]
     assert await escrow.money(ask) == {"state": "held", "paid_fen": PRICE_FEN, "held_fen": PRICE_FEN}
 
 
@@ -119,8 +119,8 @@ async def test_a_movement_is_in_suspense_for_its_first_reason_also_when_all_come
     _, collect = await asked(escrow)
     wrong = result(collect, amount_fen=1, reference=f"wrong-{collect.number}")
     await escrow.at_once(wrong, result(collect), wrong)
-    assert await escrow.verdicts(collect.number) == ["wrong_amount", "applied", "double"]
-    assert await suspense(escrow, collect.number) == [(1, "wrong_amount", "open")]
+    assert await escrow.verdicts(collect.number) == ["short", "applied", "double"]
+    assert await suspense(escrow, collect.number) == [(1, "short", "open")]
 
 
 async def test_a_refused_payment_has_failed_and_what_comes_after_is_suspense(escrow: Escrow) -> None:
@@ -129,8 +129,8 @@ async def test_a_refused_payment_has_failed_and_what_comes_after_is_suspense(esc
     assert only(PaymentFailed, await escrow.tell(refused)).reason == "refused"
     assert await escrow.tell(refused) == []
     assert await escrow.timers(ask) == {}
-    assert only(SuspenseBooked, await escrow.tell(result(collect))).reason == "late"
-    assert await escrow.verdicts(collect.number) == ["applied", "repeated", "late"]
+    assert only(SuspenseBooked, await escrow.tell(result(collect))).reason == "dead"
+    assert await escrow.verdicts(collect.number) == ["applied", "repeated", "dead"]
     assert await escrow.money(ask) == {"state": "failed"}
 
 
@@ -149,7 +149,7 @@ async def test_money_for_a_number_nobody_gave_is_suspense_once(escrow: Escrow) -
 async def test_money_that_came_to_another_bank_is_not_the_payment(escrow: Escrow) -> None:
     ask, collect = await asked(escrow)
     elsewhere = result(collect, bank="abc")
-    assert only(SuspenseBooked, await escrow.tell(elsewhere)).reason == "unknown_number"
+    assert only(SuspenseBooked, await escrow.tell(elsewhere)).reason == "foreign"
     assert await escrow.money(ask) == {"state": "collecting"}
     assert [type(one) for one in await escrow.tell(result(collect))] == [Held]
 

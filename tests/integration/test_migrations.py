@@ -10,6 +10,7 @@ from ops.provision import create_databases, drop_databases, upgrade
 from ops.stack.servers import Servers
 from ops.stack_layout import PART_NAMES
 from shared.contracts.orders import ObjectionDeadline
+from shared.ids import new_id
 
 _SAY = """
 INSERT INTO outbox (id, topic, key, type, correlationid, replyto, traceparent, body, created_at, sent_at)
@@ -32,6 +33,39 @@ async def dsns(servers: Servers) -> AsyncIterator[dict[str, str]]:
     await drop_databases(servers.postgres_admin_dsn, PART_NAMES, suffix="_migrations")
 
 
+CHILD = b"c" * 32
+
+
+async def test_purchases_that_stand_get_the_hash_of_their_child(dsns: dict[str, str]) -> None:
+    """So that they count for the limits of one charge from the first day on."""
+    await upgrade("orders", dsns["orders"], "0004")
+    connection = await asyncpg.connect(dsns["orders"])
+    try:
+        account, child, placed, drawn = (new_id() for _ in range(4))
+        await connection.execute("INSERT INTO accounts VALUES ($1, $2, '', 0, now())", account, b"p" * 32)
+        await connection.execute(
+            "INSERT INTO children VALUES ($1, $2, $3, '', 'unchecked', now())", child, account, CHILD
+        )
+        for order_id, institution in ((placed, None), (drawn, new_id())):
+            await connection.execute(
+                """INSERT INTO purchases (order_id, account_id, child_id, course_id, state, reason, placed_at,
+                     institution_id, title, category, price_fen, lessons, contract_sha256, signer_version, method)
+                   VALUES ($1, $2, $3, $1, 'placed', '', now(), $4, '', '', 0, 0, '', 0, '')""",
+                order_id,
+                account,
+                child,
+                institution,
+            )
+        await upgrade("orders", dsns["orders"], "0005")
+        found = await connection.fetch("SELECT order_id, child_hash, detail FROM purchases")
+        assert {row["order_id"]: (row["child_hash"], row["detail"]) for row in found} == {
+            placed: (None, ""),
+            drawn: (CHILD, ""),
+        }
+    finally:
+        await connection.close()
+
+
 @pytest.mark.parametrize("service", PART_NAMES)
 async def test_what_was_not_sent_before_the_second_migration_is_unsent_after_it(
     dsns: dict[str, str], service: str
@@ -48,11 +82,11 @@ async def test_what_was_not_sent_before_the_second_migration_is_unsent_after_it(
 
 
 async def test_what_was_objected_to_before_there_were_answers_waits_for_one_from_now_on(dsns: dict[str, str]) -> None:
-    await upgrade("orders", dsns["orders"], "0002")
+    await upgrade("orders", dsns["orders"], "0005")
     connection = await asyncpg.connect(dsns["orders"])
     try:
         await connection.execute(_OBJECT)
-        await upgrade("orders", dsns["orders"], "0003")
+        await upgrade("orders", dsns["orders"], "0006")
         (row,) = await connection.fetch("SELECT *, answer_by - yike_now() AS left FROM objections")
         assert (row["lesson_no"], row["state"], row["reason"]) == (3, "raised", "没有上课")
         assert timedelta(days=6) < row["left"] <= timedelta(days=7)

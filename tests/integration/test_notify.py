@@ -3,12 +3,12 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import asyncpg
@@ -19,7 +19,13 @@ from ops.provision import upgrade
 from services.notify import codes, sender, use_cases
 from services.notify.app import BACKGROUND
 from services.notify.domain import Lane
-from services.notify.handlers import handlers, on_lesson_applied, on_settled
+from services.notify.handlers import (
+    handlers,
+    on_lesson_applied,
+    on_lesson_confirmed,
+    on_lesson_waiting,
+    on_settled,
+)
 from services.notify.providers import AccountDeadError, Outgoing, RejectedError, ThrottledError
 from services.notify.providers.file import FileProvider
 from services.notify.sender import LEASE_S, STOPPED, Sender, send_sms
@@ -29,7 +35,7 @@ from shared.contracts.envelope import Data, Message, Problem
 from shared.contracts.errors import CODES
 from shared.contracts.escrow import PayoutReturned, Refunded, Settled
 from shared.contracts.notify import CheckCode, Code, CodeChecked, CodeSent, Phone, SendCode, SetContact, SmsSent
-from shared.contracts.orders import ContractDrawn, LessonApplied, LessonObjected
+from shared.contracts.orders import ContractDrawn, LessonApplied, LessonConfirmed, LessonObjected, LessonWaiting
 from shared.database import Database
 from shared.ids import new_id
 from shared.messaging.rpc import RequestRefused
@@ -203,6 +209,18 @@ def applied(harness: Harness, account_id: UUID, **changes: Any) -> LessonApplied
         "answer_by": harness.now() + timedelta(days=9),
     }
     return LessonApplied(**(values | changes))
+
+
+def waiting(lesson: LessonApplied, reminder: Literal["third_day", "last_day"]) -> LessonWaiting:
+    return LessonWaiting(**lesson.model_dump(), reminder=reminder)
+
+
+def confirmed(lesson: LessonApplied, by: Literal["guardian", "silence", "authority"]) -> LessonConfirmed:
+    return LessonConfirmed(**lesson.model_dump(exclude={"answer_by"}), by=by)
+
+
+def objection(lesson: LessonApplied) -> LessonObjected:
+    return LessonObjected(**lesson.model_dump(exclude={"answer_by", "title"}), reason="未上课")
 
 
 def settled(lesson: LessonApplied) -> Settled:
@@ -617,9 +635,71 @@ class TestNotices:
         [row] = await notices(harness, account_id)
         assert (row["state"], row["reason"]) == ("dropped", "late")
 
-    @pytest.mark.parametrize("objected", [True, False])
+    async def test_a_lesson_that_waits_is_told_of_three_times_and_its_silence_once(
+        self, harness: Harness, desk: Desk
+    ) -> None:
+        await wake(harness)
+        account_id = new_id()
+        phone = await told(harness, account_id)
+        lesson = applied(harness, account_id)
+        happened = (lesson, waiting(lesson, "third_day"), waiting(lesson, "last_day"), confirmed(lesson, "silence"))
+        for count, event_ in enumerate(happened, 1):
+            for _ in range(2):
+                await harness.publish(event_)
+            await notices(harness, account_id, count)
+            await desk.send()
+        await harness.publish(settled(lesson))
+        await notices(harness, account_id, 5)
+        await desk.send()
+        assert [line["purpose"] for line in desk.lines(phone)] == [
+            "lesson.waiting",
+            "lesson.waiting.third",
+            "lesson.waiting.last",
+            "lesson.auto_confirmed",
+            "lesson.settled",
+        ]
+
+    @pytest.mark.parametrize("answer", ["objected", "confirmed"])
+    @pytest.mark.parametrize("reminder", ["third_day", "last_day"])
+    async def test_a_reminder_that_was_not_sent_yet_is_dropped_with_the_answer(
+        self, harness: Harness, desk: Desk, answer: str, reminder: Literal["third_day", "last_day"]
+    ) -> None:
+        await sleep(harness)
+        account_id = new_id()
+        await told(harness, account_id)
+        lesson, other = applied(harness, account_id), applied(harness, account_id)
+        for event_ in (waiting(lesson, reminder), waiting(other, reminder)):
+            await harness.publish(event_)
+        await notices(harness, account_id, 2)
+        await harness.publish(objection(lesson) if answer == "objected" else confirmed(lesson, "guardian"))
+
+        async def dropped() -> bool:
+            rows = await notices(harness, account_id, 2)
+            return {(row["subject"], row["state"], row["reason"]) for row in rows} == {
+                (f"{lesson.order_id}/1", "dropped", "answered"),
+                (f"{other.order_id}/1", "queued", ""),
+            }
+
+        await harness.until(dropped)
+
+    async def test_of_reminders_that_a_sender_has_left_for_days_the_last_is_sent(
+        self, harness: Harness, desk: Desk
+    ) -> None:
+        await wake(harness)
+        account_id = new_id()
+        phone = await told(harness, account_id)
+        lesson = applied(harness, account_id)
+        for count, event_ in enumerate((lesson, waiting(lesson, "third_day"), waiting(lesson, "last_day")), 1):
+            await harness.publish(event_)
+            await notices(harness, account_id, count)
+        await desk.send()
+        assert [line["purpose"] for line in desk.lines(phone)] == ["lesson.waiting.last"]
+        states = [(row["state"], row["reason"]) for row in await notices(harness, account_id, 3)]
+        assert states == [("dropped", "overtaken"), ("dropped", "overtaken"), ("sent", "")]
+
+    @pytest.mark.parametrize("answer", ["objected", "confirmed", "settled"])
     async def test_a_lesson_answered_at_night_is_not_said_to_wait_in_the_morning(
-        self, harness: Harness, desk: Desk, objected: bool
+        self, harness: Harness, desk: Desk, answer: str
     ) -> None:
         await sleep(harness)
         account_id = new_id()
@@ -627,16 +707,32 @@ class TestNotices:
         lesson = applied(harness, account_id)
         await harness.publish(lesson)
         await notices(harness, account_id)
-        names = {"order_id", "account_id", "institution_id", "lesson_no"}
-        objection = LessonObjected(**lesson.model_dump(include=names), reason="未上课")
-        answered = objection if objected else settled(lesson)
-        await harness.publish(answered)
+        answers = {
+            "objected": objection(lesson),
+            "confirmed": confirmed(lesson, "guardian"),
+            "settled": settled(lesson),
+        }
+        await harness.publish(answers[answer])
         sql = "SELECT 1 FROM sms WHERE recipient = $1 AND purpose = 'lesson.waiting' AND reason = 'answered'"
         await harness.until(lambda: harness.rows("notify", sql, str(account_id)))
 
     @pytest.mark.parametrize("contacts_known", [True, False])
+    @pytest.mark.parametrize(
+        ("hear", "event_of"),
+        [
+            (on_settled, settled),
+            (on_lesson_waiting, lambda lesson: waiting(lesson, "last_day")),
+            (on_lesson_confirmed, lambda lesson: confirmed(lesson, "silence")),
+        ],
+    )
     async def test_a_batch_of_events_costs_few_statements(
-        self, harness: Harness, desk: Desk, database: Database, contacts_known: bool
+        self,
+        harness: Harness,
+        desk: Desk,
+        database: Database,
+        hear: Callable[..., Awaitable[None]],
+        event_of: Callable[[LessonApplied], Data],
+        contacts_known: bool,
     ) -> None:
         accounts = [new_id() for _ in range(100)]
         async with database.session() as session, session.begin():
@@ -647,7 +743,7 @@ class TestNotices:
             statements: list[str] = []
             listener: Callable[..., None] = lambda *args: statements.append(args[2])  # noqa: E731
             event.listen(database.engine.sync_engine, "before_cursor_execute", listener)
-            await on_settled(work, [enveloped(harness, settled(applied(harness, a))) for a in accounts])
+            await hear(work, [enveloped(harness, event_of(applied(harness, a))) for a in accounts])
             await work.write()
             event.remove(database.engine.sync_engine, "before_cursor_execute", listener)
         assert len(statements) == (3 if contacts_known else 4)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -32,7 +33,7 @@ REASON = "老师没有来上课"
 FEES = (3_333, 3_333, 3_334)
 
 
-async def taught(counter: Counter, family: Family, count: int = 3, *, to_come: int = 0) -> Order:
+async def taught(counter: Counter, family: Family, count: int = 3, *, to_come: int = 0, **offer: Any) -> Order:
     """A child in a course of which `count` lessons are over, and `to_come` are not."""
     now = counter.harness.now()
     starts = [now - timedelta(hours=2 * (count - number)) for number in range(count + to_come)]
@@ -48,7 +49,7 @@ async def taught(counter: Counter, family: Family, count: int = 3, *, to_come: i
             else one
             for one in plan
         )
-    return await counter.bring(family, "enrolled", plan)
+    return await counter.bring(family, "enrolled", plan, **offer)
 
 
 async def applied(counter: Counter, order: Order, lesson_no: int = 1) -> LessonAnswer:
@@ -290,9 +291,11 @@ async def test_silence_confirms_after_seven_working_days_and_an_objection_stops_
 
     before = await counter.trace(order)
     await counter.answers(order, LessonDeadline(order_id=order.order_id, lesson_no=1))
-    await counter.advance(due - counter.harness.now() - timedelta(seconds=20))
-    await counter.answers(order, LessonDeadline(order_id=order.order_id, lesson_no=1))
     assert await counter.trace(order) == before, "not before its time, whoever says so"
+    await counter.advance(due - counter.harness.now() - timedelta(seconds=20))
+    before = await counter.trace(order)
+    await counter.answers(order, LessonDeadline(order_id=order.order_id, lesson_no=1))
+    assert await counter.trace(order) == before, "nor a moment before it"
 
     await counter.advance(timedelta(seconds=20))
     first = await lesson(counter, order, 1)

@@ -163,7 +163,7 @@ async def test_an_objection_is_answered_in_time_and_split_and_only_that_lesson_i
 
     shown = await counter.show(order)
     assert (shown.lessons[0].state, shown.lessons[0].confirmed_by) == ("divided", "")
-    assert shown.lessons[0].returned_fen == shown.returned_fen == FEES[0] - 1_000
+    assert shown.lessons[0].returned_fen == shown.refunded_fen == FEES[0] - 1_000
     assert (shown.consumed_lessons, shown.consumed_fen) == (1, FEES[1] + 1_000)
     assert (shown.left_lessons, shown.left_fen) == (1, FEES[2])
 
@@ -179,7 +179,7 @@ async def test_an_authority_confirms_a_lesson_or_gives_all_of_its_fee_back(
     assert await told_escrow(counter, order) == [RELEASED if released else divided(0)]
     seen, shown = await lesson(counter, order), await counter.show(order)
     assert (seen.state, seen.confirmed_by) == (("confirmed", "authority") if released else ("divided", ""))
-    assert (shown.consumed_fen, shown.returned_fen) == ((FEES[0], 0) if released else (0, FEES[0]))
+    assert (shown.consumed_fen, shown.refunded_fen) == ((FEES[0], 0) if released else (0, FEES[0]))
     assert shown.left_fen == FEES[1] + FEES[2]
     assert await timers(counter, order) == []
     if released:
@@ -404,7 +404,7 @@ async def test_who_confirms_accepts_or_decides_first_settles_it_and_the_fee_goes
             ("withdrawn", "guardian") if one.state == "confirmed" else ("decided", "")
         )
         assert seen.return_fen == one.returned_fen
-    assert shown.consumed_fen + shown.returned_fen == 10_000
+    assert shown.consumed_fen + shown.refunded_fen == 10_000
     assert await timers(counter, order) == []
 
 

@@ -84,6 +84,7 @@ async def test_a_course_is_bought_from_the_click_to_the_seat(counter: Counter, f
         lessons=3,
         method="alipay",
         pay_by=paying.act_by - timedelta(minutes=2),
+        district=offer.district,
     )
 
     await counter.answers(order, counter.held(order))

@@ -26,6 +26,7 @@ CHECKS: Final = (
     invariants.no_step_and_no_timer_is_late,
     invariants.what_is_enrolled_is_paid_seated_and_planned,
     invariants.lessons_agree_with_escrow,
+    invariants.refunds_agree_with_escrow,
     invariants.decisions_agree_with_escrow,
     invariants.seats_add_up,
 )
@@ -34,7 +35,8 @@ CHECKS: Final = (
 # Answers are looked at by themselves; what follows from the bank's mistakes and from reminders the models do not know.
 _SAID: Final = """
 SELECT type, key, count(*)::int AS times FROM outbox WHERE topic !~ '[.](replies|dlq)[.]v1$'
-  AND type NOT IN ('escrow.suspense_booked.v1', 'complaints.filing.moved.v1', 'complaints.deadline.v1')
+  AND type NOT IN ('escrow.suspense_booked.v1', 'escrow.suspense.deadline.v1', 'escrow.suspense_overdue.v1',
+                   'complaints.filing.moved.v1', 'complaints.deadline.v1')
 GROUP BY type, key
 """
 CONFLICT: Final = "!idempotency_conflict"
@@ -101,23 +103,34 @@ class Agreement:
         self._check_answers()
 
     async def _check_orders(self) -> None:
-        sql = "SELECT order_id::text, state, act_by, reason, method, signed_at IS NOT NULL AS signed FROM purchases"
+        sql = """SELECT order_id::text, state, act_by, reason, method, signed_at IS NOT NULL AS signed,
+                        CASE WHEN reason = 'course_limit_price' THEN split_part(detail, '：', 2) ELSE '' END AS told
+                 FROM purchases"""
         found = {row["order_id"]: tuple(row)[1:] for row in await self.simulation.rows("orders", sql)}
         purchases = self.orders.purchases
-        agree(found, {id_: (p.state, p.act_by, p.reason, p.method, p.signed) for id_, p in purchases.items()})
-        sql = "SELECT order_id::text, lesson_no, state, confirmed_by, answer_by, objection FROM lessons"
+        agree(found, {id_: (p.state, p.act_by, p.reason, p.method, p.signed, p.told) for id_, p in purchases.items()})
+        sql = """SELECT order_id::text, lesson_no, state, confirmed_by, answer_by, objection, reminded_at, paid_at
+                 FROM lessons"""
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
         lessons = {(id_, number): one for id_, p in purchases.items() for number, one in p.lessons.items()}
-        agree(found, {key: (one.state, one.by, one.answer_by, one.objection) for key, one in lessons.items()})
+        told = {
+            key: (one.state, one.by, one.answer_by, one.objection, one.reminded, one.paid)
+            for key, one in lessons.items()
+        }
+        agree(found, told)
         sql = """SELECT order_id::text, lesson_no, state, reason, evidence, answer_by, answer, decide_by, overdue,
                         decision, release_fen, decision_reason, decided_by FROM objections"""
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
         objected = {key: (one.objection, one.objected) for key, one in lessons.items() if one.objected}
-        told = {
+        of_objections = {
             key: (o.state, reason, o.evidence, o.answer_by, o.answer, o.decide_by, o.overdue, *o.decision)
             for key, (reason, o) in objected.items()
         }
-        agree(found, told)
+        agree(found, of_objections)
+        sql = "SELECT order_id::text, refund_id::text, state, lessons::text, deduction_fen, act_by FROM refunds"
+        found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
+        refunds = {(id_, refund_id): one for id_, p in purchases.items() for refund_id, one in p.refunds.items()}
+        agree(found, {key: (one.state, str(one.lessons), one.deduction, one.act_by) for key, one in refunds.items()})
         await self._check_timers("orders", self.orders.timers)
         await self._check_said("orders", self.orders.said)
 
@@ -143,12 +156,14 @@ class Agreement:
         await self._check_said("complaints", self.complaints.said)
 
     async def _check_timers(self, service: str, timers: Timers) -> None:
-        rows = await self.simulation.rows(service, "SELECT type, subject, due_at FROM timers")
+        # Nobody decides about suspense here, so its timers only remind.
+        sql = "SELECT type, subject, due_at FROM timers WHERE type <> 'escrow.suspense.deadline.v1'"
+        rows = await self.simulation.rows(service, sql)
         agree({(row["type"], row["subject"]): row["due_at"] for row in rows}, timers)
 
     async def _check_said(self, service: str, said: Said) -> None:
         rows = await self.simulation.rows(service, _SAID)
-        agree({(row["type"], row["key"]): row["times"] for row in rows}, dict(+said))
+        agree({(row["type"], row["key"]): row["times"] for row in rows}, dict(+said))  # what was said no times, was not
 
     def _check_answers(self) -> None:
         """Each asking has the answer that the model gives it, and one only, however often it is given."""
@@ -195,6 +210,7 @@ class Agreement:
                     what, _, _, by = lesson.objected.decision
                     counts[f"objections {lesson.objected.state} {what} {by}".strip()] += 1
                     counts["authorities late"] += lesson.objected.overdue
+            counts.update(f"refunds {one.state}" for one in purchase.refunds.values())
         for account in self.escrow.accounts.values():
             counts[f"accounts {account.state}"] += 1
             for (kind, _), payment in account.payments.items():

@@ -18,17 +18,21 @@ from shared.contracts.complaints import FileComplaint, FilingState, MoveFiling
 from shared.contracts.envelope import Request
 from shared.contracts.orders import (
     AnswerObjection,
+    AnswerRefund,
     ApplyLesson,
     CancelPurchase,
     ConfirmLesson,
     DecideObjection,
+    DecideRefund,
     Decision,
     ObjectLesson,
     PayPurchase,
     PlacePurchase,
+    RequestRefund,
     ShowObjection,
     ShowPurchase,
     SignContract,
+    WithdrawRefund,
 )
 from shared.ids import derived_id
 from shared.settings import PARTICIPANTS
@@ -47,6 +51,7 @@ WHICH: Final = st.integers(0, 7)
 PICKS: Final = st.lists(WHICH, min_size=1, max_size=8)
 COURSE: Final = st.integers(0, len(COURSES) - 1)
 ORDER: Final = st.integers(0, MOST_ORDERS - 1)
+REFUND_STEPS: Final = ("answer yes", "answer no", "grant", "grant less", "reject", "withdraw", "ask again")
 DECISIONS: Final[dict[str, tuple[Decision, int]]] = {
     "release": ("release", 0),
     "give back": ("return", 0),
@@ -81,6 +86,8 @@ class History(RuleBasedStateMachine):
         self.simulation.watcher = self.agreement
         self.order_ids: list[UUID] = []
         self.filing_ids: list[UUID] = []
+        self.refunds: list[tuple[UUID, UUID]] = []
+        """The order and the id of each."""
         self.asked: dict[UUID, tuple[Request, Actor]] = {}
         """Message id → what was asked first under it."""
 
@@ -196,6 +203,51 @@ class History(RuleBasedStateMachine):
                 self.ask(asked, actor)
             case "buy again":
                 self._buy(order_id, lesson % 2, lesson // 2)
+
+    @precondition(lambda self: any(p.state == "enrolled" for p in self.agreement.orders.purchases.values()))
+    @rule(order=ORDER, excluding=st.booleans(), fen=st.sampled_from((0, 0, 0, 1)), steps=st.lists(
+        st.tuples(st.sampled_from(REFUND_STEPS), st.integers(0, 3)), max_size=3))  # fmt: skip
+    def wants_it_back(self, order: int, excluding: bool, fen: int, steps: list[tuple[str, int]]) -> None:
+        """The guardian of a paid order asks for the rest of its fee, and some have their say."""
+        enrolled = [(id_, p) for id_, p in self.agreement.orders.purchases.items() if p.state == "enrolled"]
+        order_id, purchase = enrolled[order % len(enrolled)]
+        waiting = [number for number, one in purchase.lessons.items() if one.state in ("applied", "objected")]
+        self._ask_back(UUID(order_id), purchase.untaught_fen() + fen, waiting if excluding else [], purchase.guardian)
+        for step, rounds in steps:
+            self.works(rounds, PARTICIPANTS)
+            self._step_of_refund(UUID(order_id), step)
+
+    def _ask_back(self, order_id: UUID, fen: int, excluded: Sequence[int], guardian: str) -> None:
+        refund_id = derived_id("refund", len(self.refunds))
+        self.refunds.append((order_id, refund_id))
+        request = RequestRefund(
+            order_id=order_id, refund_id=refund_id, reason="孩子转学", quoted_fen=fen, excluded=tuple(excluded)
+        )
+        self.ask(request, Actor(guardian, "guardian"))
+
+    def _step_of_refund(self, order_id: UUID, step: str, refund_id: UUID | None = None) -> None:
+        """About the refund that was asked for last, whether or not it came to be, unless another is named."""
+        refund_id = refund_id or [of_refund for of_order, of_refund in self.refunds if of_order == order_id][-1]
+        about: dict[str, Any] = {"order_id": order_id, "refund_id": refund_id}
+        purchase = self.agreement.orders.purchases[str(order_id)]
+        match step:
+            case "answer yes" | "answer no":
+                answer = AnswerRefund(**about, agrees=step == "answer yes")
+                self.ask(answer, self.people.institution_actor)
+            case "grant" | "grant less" | "reject":
+                kept = 100 if step == "grant less" else 0
+                self.ask(DecideRefund(**about, granted=step != "reject", deduction_fen=kept, reason=step), AUTHORITY)
+            case "withdraw":
+                self.ask(WithdrawRefund(**about), Actor(purchase.guardian, "guardian"))
+            case "ask again":
+                self._ask_back(order_id, purchase.untaught_fen(), [], purchase.guardian)
+        self.simulation.counts[f"refunds: {step}"] += 1
+
+    @precondition(lambda self: bool(self.refunds))
+    @rule(which=WHICH, step=st.sampled_from(REFUND_STEPS))
+    def refund_goes_on(self, which: int, step: str) -> None:
+        """Somebody has a say about a refund, maybe too late."""
+        self._step_of_refund(self.refunds[which % len(self.refunds)][0], step)
 
     @rule(order=ORDER, guardian=st.integers(0, 1))
     def complains(self, order: int, guardian: int) -> None:
@@ -386,12 +438,19 @@ class History(RuleBasedStateMachine):
         for _ in range(50):
             await self.simulation.settle()
             self._decides()
+            self._decide_what_is_contested()
             await self.simulation.settle()
             due = await self.simulation.next_due()
             if not due:
                 return
             await self.simulation.set_clock(due[-1])
         raise AssertionError("never at rest: there is always a timer more")
+
+    def _decide_what_is_contested(self) -> None:
+        """An authority that never decides is reminded for ever."""
+        for id_, purchase in self.agreement.orders.purchases.items():
+            if purchase.refund and purchase.refund.state == "contested":
+                self._step_of_refund(UUID(id_), "grant", UUID(list(purchase.refunds)[-1]))
 
     def _decides(self) -> None:
         """The authority decides what waits for it: of every other lesson only when it was late once."""

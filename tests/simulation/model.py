@@ -18,6 +18,9 @@ MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
 SILENCE_WORKING_DAYS: Final = 7
+REMINDER_WORKING_DAYS: Final = (3, SILENCE_WORKING_DAYS)
+MOST_FEN: Final = 500_000
+"""What a child may have open at the institution; of the other limits the courses here are far from."""
 ANSWER_WORKING_DAYS: Final = 5
 DECIDE_WORKING_DAYS: Final = 15
 OVERDUE_WORKING_DAYS: Final = 5
@@ -57,13 +60,31 @@ class Objection:
 class Lesson:
     """One lesson of an enrolled order."""
 
+    starts_at: datetime
     ends_at: datetime
-    price: int
+    fee: int
     state: str = "planned"
     by: str = ""
     answer_by: datetime | None = None
     objection: str = ""
+    applied: datetime | None = None
+    reminded: datetime | None = None
+    paid: datetime | None = None
     objected: Objection | None = None
+
+    @property
+    def reminders(self) -> list[datetime]:
+        """Eight in the morning of the third working day and of the last."""
+        assert self.applied is not None
+        return [end_of_working_day(self.applied, days) - 16 * HOUR for days in REMINDER_WORKING_DAYS]
+
+    def reminder_may_be_unsent(self, now: datetime) -> bool:
+        """It was filed in this very night, or its guardian was reminded since."""
+        assert self.applied is not None
+        filed = (self.applied + 5 * MINUTE).astimezone(SHANGHAI)
+        morning = filed.replace(hour=8, minute=0, second=0, microsecond=0) + DAY * (filed.hour >= 8)
+        at_night = not 8 <= filed.hour < 21
+        return self.reminded is not None or (at_night and now < morning)
 
     def said(self) -> tuple[str, str]:
         """What the guardian has said against it."""
@@ -71,8 +92,20 @@ class Lesson:
 
 
 @dataclass
+class Refund:
+    """One refund of an enrolled order: its lessons, and what the institution keeps of their fee."""
+
+    state: str
+    lessons: list[int]
+    act_by: datetime | None
+    deduction: int = 0
+    agrees: bool | None = None
+    decision: str = ""
+
+
+@dataclass
 class Purchase:
-    """One purchase. `drawn`: there is a contract; `plan`: when its lessons end, and their prices."""
+    """One purchase. `drawn`: there is a contract; `plan`: when its lessons begin and end; `told`: why it was not."""
 
     guardian: str
     course: str
@@ -80,10 +113,23 @@ class Purchase:
     act_by: datetime | None = None
     reason: str = ""
     drawn: bool = False
+    told: str = ""
     signed: bool = False
     method: str = ""
-    plan: list[tuple[datetime, int]] = field(default_factory=list)
+    plan: list[tuple[datetime, datetime]] = field(default_factory=list)
     lessons: dict[int, Lesson] = field(default_factory=dict)
+    price: int = 0
+    paid_at: datetime | None = None
+    refunds: dict[str, Refund] = field(default_factory=dict)
+
+    @property
+    def refund(self) -> Refund | None:
+        """The last one: those before were rejected or withdrawn."""
+        return list(self.refunds.values())[-1] if self.refunds else None
+
+    def untaught_fen(self) -> int:
+        """What would be quoted: these contracts let the institution keep nothing."""
+        return sum(lesson.fee for lesson in self.lessons.values() if lesson.state == "planned")
 
 
 WAITS: Final = {"placed": 2 * MINUTE, "held": MINUTE, "cancelling": 5 * MINUTE, "refunding": HOUR}
@@ -100,6 +146,7 @@ ASKS: Final = {
 """What a state asks of others when it begins."""
 PURCHASE_TIMER: Final = "orders.purchase.deadline.v1"
 LESSON_TIMER: Final = "orders.lesson.deadline.v1"
+REFUND_TIMER: Final = "orders.refund.deadline.v1"
 OBJECTION_TIMER: Final = "orders.objection.deadline.v1"
 MOVED: Final = "orders.objection.moved.v1"
 
@@ -125,8 +172,10 @@ class Orders:
             return "!order_unknown"
         if m.type.startswith("orders.objection."):
             return self._objection(m, order, purchase)
-        if "lesson_no" in m.data and m.type != "escrow.refunded.v1":
+        if m.data.get("lesson_no") and m.type != "escrow.refunded.v1":
             return self._lesson(m, order, purchase)
+        if m.type.startswith("orders.refund.") or m.type == "escrow.refund_delayed.v1":
+            return self._refund(m, order, purchase)
         return self._purchase(m, order, purchase)
 
     def _place(self, m: Heard, order: str, known: Purchase | None) -> str:
@@ -146,24 +195,37 @@ class Orders:
             case (("orders.contract.sign.v1" | "orders.purchase.pay.v1" | "orders.purchase.cancel.v1"), _):
                 return self._asked(m, order, p) if m.actor == p.guardian else "!actor_forbidden"
             case "catalog.seat.reserved.v1", "placed":
+                p.price = m.data["price_fen"]
+                if (whole := self._open_fen(p.guardian) + p.price) > MOST_FEN:
+                    p.told = f"共 {whole / 100:,.2f} 元（本次 {p.price / 100:,.2f} 元），上限 5,000.00 元"
+                    self._end(order, p, "course_limit_price", m)
+                    return ""
                 p.drawn = True
-                ends = [datetime.fromisoformat(one["ends_at"]) for one in m.data["lessons"]]
-                each, rest = divmod(m.data["price_fen"], len(ends))
-                p.plan = [(end, each + rest * (end is ends[-1])) for end in ends]
+                p.plan = [
+                    (datetime.fromisoformat(one["starts_at"]), datetime.fromisoformat(one["ends_at"]))
+                    for one in m.data["lessons"]
+                ]
                 self._enter(order, p, "to_sign", m, datetime.fromisoformat(m.data["expires_at"]))
                 self.said["orders.contract.drawn.v1", order] += 1
             case "escrow.held.v1", "paying":
+                p.paid_at = m.now
                 self._enter(order, p, "held", m)
             case "escrow.held.v1", ("cancelling" | "ended"):
                 self.said[REFUND, order] += 1
             case "catalog.seat.taken.v1", "held":
                 self._enter(order, p, "enrolled", m)
                 self.said["orders.purchase.enrolled.v1", order] += 1
-                p.lessons = {number: Lesson(*one) for number, one in enumerate(p.plan, 1)}
+                each, rest = divmod(p.price, len(p.plan))
+                p.lessons = {
+                    number: Lesson(starts_at, ends_at, each + rest * (number == len(p.plan)))
+                    for number, (starts_at, ends_at) in enumerate(p.plan, 1)
+                }
             case "escrow.payment_failed.v1", ("paying" | "cancelling"):
                 self._end(order, p, m.data["reason"], m)
             case "escrow.refunded.v1", ("cancelling" | "refunding"):
                 self._end(order, p, "refunded", m)
+            case "escrow.refunded.v1", "enrolled" if p.refund and p.refund.state == "paying":
+                self._set_refund(m, order, p, p.refund, "paid", None, "refunded")
             case "problem.v1", ("placed" | "paying" | "held") if m.data["request_type"] in ASKS[p.state]:
                 self._give_up(order, p, m.data["code"], m)
             case "orders.purchase.deadline.v1", state:
@@ -175,7 +237,18 @@ class Orders:
         return ""
 
     def _may_see(self, m: Heard, p: Purchase) -> bool:
-        return m.actor in (p.guardian, self.authority) or (p.drawn and m.actor == self.institution)
+        of_institution = (p.drawn or p.told) and m.actor == self.institution
+        return m.actor in (p.guardian, self.authority) or bool(of_institution)
+
+    def _open_fen(self, guardian: str) -> int:
+        """What the guardian's one child has open: prepaid and not consumed."""
+        fen = 0
+        for p in self.purchases.values():
+            if p.guardian == guardian and p.drawn and p.state == "enrolled":
+                fen += sum(one.fee for one in p.lessons.values() if one.state in ("planned", "applied", "objected"))
+            elif p.guardian == guardian and p.drawn and p.state != "ended":
+                fen += p.price
+        return fen
 
     def _asked(self, m: Heard, order: str, p: Purchase) -> str:
         done = p.state in ("paying", "held", "enrolled")
@@ -222,6 +295,99 @@ class Orders:
         self.said.update([("catalog.seat.give_back.v1", order), ("orders.purchase.ended.v1", order)])
         self._enter(order, p, "ended", m)
 
+    def _refund(self, m: Heard, order: str, p: Purchase) -> str:
+        """Refunds: one at a time, of every planned lesson."""
+        if m.type == "orders.refund.request.v1":
+            return self._ask_back(m, order, p)
+        asks = {"orders.refund.withdraw.v1": p.guardian, "orders.refund.answer.v1": self.institution}  # anyone decides
+        if m.actor != asks.get(m.type, m.actor):
+            return "!actor_forbidden"
+        one = p.refunds.get(m.data["refund_id"]) if "refund_id" in m.data else p.refund
+        if one is None:
+            return "!refund_unknown"
+        match m.type, one.state:
+            case "orders.refund.withdraw.v1", ("asked" | "contested"):
+                self._set_refund(m, order, p, one, "withdrawn", None, "planned")
+            case "orders.refund.withdraw.v1", "withdrawn":
+                pass
+            case "orders.refund.answer.v1", _ if one.agrees == m.data["agrees"]:
+                pass
+            case "orders.refund.answer.v1", "asked":
+                one.agrees = m.data["agrees"]
+                if one.agrees:
+                    self._pay_back(m, order, p, one)
+                else:
+                    self._set_refund(m, order, p, one, "contested", end_of_working_day(m.now, 15))
+            case "orders.refund.decide.v1", _ if one.decision == m.data["reason"]:
+                pass
+            case "orders.refund.decide.v1", "contested" if m.data["granted"]:
+                one.decision, one.deduction = m.data["reason"], m.data["deduction_fen"]
+                self._pay_back(m, order, p, one)
+            case "orders.refund.decide.v1", "contested":
+                one.decision = m.data["reason"]
+                self._set_refund(m, order, p, one, "rejected", None, "planned")
+            case "escrow.refund_delayed.v1", "paid":
+                self._pay_back(m, order, p, one)
+            case "escrow.refund_delayed.v1", "paying":
+                self._set_refund(m, order, p, one, "paying", one.act_by)
+            case "orders.refund.deadline.v1", state if state == m.data["state"] and one.act_by and one.act_by <= m.now:
+                if state == "asked":
+                    self._pay_back(m, order, p, one)
+                else:
+                    self._set_refund(m, order, p, one, state, end_of_working_day(m.now, 5))
+            case "orders.refund.answer.v1" | "orders.refund.decide.v1" | "orders.refund.withdraw.v1", _:
+                return "!refund_state"
+        return one.state
+
+    def _ask_back(self, m: Heard, order: str, p: Purchase) -> str:
+        if m.actor != p.guardian:
+            return "!actor_forbidden"
+        if m.data["refund_id"] in p.refunds:
+            return p.refunds[m.data["refund_id"]].state
+        if p.state != "enrolled":
+            return "!order_state"
+        if p.refund and p.refund.state in ("asked", "contested", "paying", "paid"):
+            return "!refund_exists"
+        planned = [number for number, lesson in p.lessons.items() if lesson.state == "planned"]
+        if not planned:
+            return "!refund_nothing"
+        waiting = [number for number, lesson in p.lessons.items() if lesson.state in ("applied", "objected")]
+        if not set(waiting) <= set(m.data["excluded"]):
+            return "!refund_pending"
+        if m.data["quoted_fen"] != p.untaught_fen():
+            return "!refund_changed"
+        one = p.refunds[m.data["refund_id"]] = Refund("asked", planned, None)
+        assert p.paid_at is not None
+        none_taken = len(planned) == len(p.lessons) and all(m.now < one.starts_at for one in p.lessons.values())
+        if none_taken and m.now < p.paid_at + 7 * DAY:
+            self._pay_back(m, order, p, one)
+        else:
+            self._set_refund(m, order, p, one, "asked", end_of_working_day(m.now, 5), "refunding")
+        return one.state
+
+    def _pay_back(self, m: Heard, order: str, p: Purchase, one: Refund) -> None:
+        self._set_refund(m, order, p, one, "paying", m.now + 15 * DAY, "refunding")
+
+    def _set_refund(
+        self,
+        m: Heard,
+        order: str,
+        p: Purchase,
+        one: Refund,
+        state: str,
+        act_by: datetime | None,
+        lessons: str = "",
+    ) -> None:
+        one.state, one.act_by = state, act_by
+        self.timers.pop((REFUND_TIMER, order), None)
+        if act_by is not None:
+            self.timers[REFUND_TIMER, order] = act_by
+        for number in one.lessons if lessons else ():
+            p.lessons[number].state = lessons
+        self.said["orders.refund.moved.v1", order] += 1
+        if state == "paying":
+            self.said.update([(REFUND, order), ("catalog.seat.give_back.v1", order)])
+
     def _lesson(self, m: Heard, order: str, p: Purchase) -> str:
         number = m.data["lesson_no"]
         lesson = p.lessons.get(number)
@@ -240,11 +406,14 @@ class Orders:
                 if m.now < lesson.ends_at:
                     return "!lesson_not_over"
                 lesson.state = "applied"
-                lesson.answer_by = self.timers[timer] = end_of_working_day(m.now, SILENCE_WORKING_DAYS)
+                lesson.applied, lesson.answer_by = m.now, end_of_working_day(m.now, SILENCE_WORKING_DAYS)
+                self.timers[timer] = lesson.reminders[0]
                 self.said["orders.lesson.applied.v1", order] += 1
             case "orders.lesson.confirm.v1", ("applied" | "objected"):
                 lesson.state, lesson.by = "confirmed", "guardian"
                 self.said[RELEASE, order] += 1
+                if lesson.reminder_may_be_unsent(m.now):
+                    self.said["orders.lesson.confirmed.v1", order] += 1
                 self.timers.pop(timer, None)
                 if lesson.objected is not None:
                     self._moves(order, number, lesson.objected, "withdrawn")
@@ -257,11 +426,18 @@ class Orders:
                 self._moves(order, number, lesson.objected, "raised")
             case "orders.lesson.deadline.v1", "applied" if lesson.answer_by and lesson.answer_by <= m.now:
                 lesson.state, lesson.by = "confirmed", "silence"
-                self.said[RELEASE, order] += 1
+                self.said.update([(RELEASE, order), ("orders.lesson.confirmed.v1", order)])
+            case "orders.lesson.deadline.v1", "applied":
+                assert lesson.applied is not None
+                assert lesson.answer_by is not None
+                if any((lesson.reminded or lesson.applied) < due <= m.now for due in lesson.reminders):
+                    lesson.reminded = m.now
+                    self.timers[timer] = min(due for due in (*lesson.reminders, lesson.answer_by) if due > m.now)
+                    self.said["orders.lesson.waiting.v1", order] += 1
             case "escrow.settled.v1", "confirmed":
-                lesson.state = "paid_out"
+                lesson.state, lesson.paid = "paid_out", m.now
             case "escrow.payout_returned.v1", "paid_out":
-                lesson.state = "confirmed"
+                lesson.state, lesson.paid = "confirmed", None
             case "orders.lesson.apply.v1", "applied":
                 pass
             case "orders.lesson.confirm.v1", ("confirmed" | "paid_out"):
@@ -298,7 +474,7 @@ class Orders:
                 objection.decide_by = end_of_working_day(m.now, DECIDE_WORKING_DAYS)
                 self._moves(order, number, objection, "answered")
             case "orders.objection.decide.v1":
-                part = lesson.price if m.data["decision"] == "release" else m.data["release_fen"]
+                part = lesson.fee if m.data["decision"] == "release" else m.data["release_fen"]
                 made = (m.data["decision"], part, m.data["reason"], "authority")
                 return self._decide(order, number, lesson, objection, made)
             case "orders.objection.deadline.v1":

@@ -39,6 +39,7 @@ class Account:
     complaints: dict[str, bool] = field(default_factory=dict)
     """Complaint → still open."""
     payments: dict[tuple[str, int], Payment] = field(default_factory=dict)
+    given_back: set[int] = field(default_factory=set)
 
     @property
     def suspended(self) -> int:
@@ -132,9 +133,12 @@ class Escrow:
 
     def _release(self, m: Heard, order: str, account: Account) -> None:
         number = m.data["lesson_no"]
-        if ("payout", number) in account.payments or account.state != "held":
-            return
-        payment = Payment(account.fee(number), "waiting")
+        known = ("payout", number) in account.payments or number in account.given_back
+        if not known and account.state in ("held", "refunding", "refunded"):
+            self._pay_out(m, order, account, number, account.fee(number))
+
+    def _pay_out(self, m: Heard, order: str, account: Account, number: int, amount: int) -> None:
+        payment = Payment(amount, "waiting")
         account.payments["payout", number] = payment
         if not account.suspended:
             self.said["escrow.released.v1", order] += 1
@@ -154,8 +158,15 @@ class Escrow:
 
     def _send_back(self, m: Heard, order: str, account: Account) -> None:
         refund = account.payments.get(("refund", 0))
-        decided = {number for _, number in account.payments}
+        decided = {number for _, number in account.payments} | account.given_back
         left = [number for number in range(1, account.lessons + 1) if number not in decided]
+        asked = set(m.data.get("lessons", ()))
+        if refund is not None and not asked <= account.given_back:
+            return
+        if refund is None and asked:
+            if asked & decided:
+                return
+            left = sorted(asked)
         if account.state == "collecting":
             account.state = "failed"
             self.timers.pop((PAYMENT_TIMER, order), None)
@@ -164,7 +175,10 @@ class Escrow:
             self.said[FAILED, order] += 1
         elif refund is None and left:
             account.state = "refunding"
-            account.payments["refund", 0] = payment = Payment(sum(map(account.fee, left)))
+            account.given_back.update(left)
+            if kept := m.data.get("deduction_fen", 0):
+                self._pay_out(m, order, account, 0, kept)
+            account.payments["refund", 0] = payment = Payment(sum(map(account.fee, left)) - kept)
             self._tell(m, order, "refund", 0, payment)
         elif refund is None or refund.state == "paid":
             self.said[REFUNDED, order] += 1
@@ -200,7 +214,8 @@ class Escrow:
         elif outcome == "refused" and payment.state == "sent":
             payment.state = "refused"
             self._look_again(m, order, kind, number, payment)
-            self.said[DELAYED, order] += kind == "refund"
+            if kind == "refund":
+                self.said[DELAYED, order] += 1
         elif outcome == "returned" and payment.state == "paid":
             payment.returned.add(payment.reference)
             payment.state, payment.reference, payment.turn = "refused", "", payment.turn + 1

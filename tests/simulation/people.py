@@ -21,8 +21,9 @@ LESSONS: Final = 3
 COURSES: Final = ((20, 1), (20, 10), (1, 10))
 """Seats, and days until the first lesson: a course that begins soon, one that can be bought for long, and one of these
 with a last seat."""
-PRICE_FEN: Final = 10_000
-"""Three lessons do not divide it: the last one costs a fen more."""
+PRICE_FEN: Final = 170_000
+"""Three lessons do not divide it: the last one costs two fen more. A third order of one child breaks the limit of 5 000
+yuan, until enough lessons of the others are consumed."""
 AUTHORITY: Final = Actor("changzhou-edu", "authority")
 
 

@@ -59,7 +59,10 @@ ALTER ROLE CURRENT_USER SET synchronous_commit = off;
 _ROAD: Final = ("inbox", "outbox", "unsent", "timers")
 _HISTORY: Final = {
     "catalog": ("reservations",),
-    "orders": ("objections", "lessons", "contracts", "purchases"),
+    "orders": (
+        *("invoice_lessons", "invoice_numbers", "invoices", "refunds", "objections", "lessons", "contracts"),
+        *("purchases", "limit_locks"),
+    ),
     "escrow": ("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions"),
     "complaints": ("steps", "filings", "orders"),
     "notify": ("sms",),
@@ -281,11 +284,13 @@ class Simulation:
             self.counts["commands given once more"] += 1
 
     async def next_due(self) -> list[datetime]:
-        """When timers are due, earliest first. Those of complaints only remind an authority, again and again."""
+        """When timers are due, earliest first. Those of complaints and of suspense only remind somebody, again and
+        again."""
         found: list[datetime] = []
         for name, connection in self.connections.items():
             if name != "complaints":
-                found += [row["due_at"] for row in await connection.fetch("SELECT due_at FROM timers")]
+                sql = "SELECT due_at FROM timers WHERE type <> 'escrow.suspense.deadline.v1'"
+                found += [row["due_at"] for row in await connection.fetch(sql)]
         return sorted(found)
 
     # --- the gateway ----------------------------------------------------------------------------------------------

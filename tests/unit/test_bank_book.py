@@ -117,6 +117,45 @@ def test_refunds_of_earlier_batches_count() -> None:
     assert only(do(later, instruction("refund", "R2", 401))).reason == "refund_exceeds_collection"
 
 
+def test_one_movement_is_sent_back_by_its_reference_whatever_it_came_under() -> None:
+    book = a_book()
+    came = money_in("icbc", SUPERVISED, "被叫做什么都行", 700, NOW)
+    book = Book([Account("icbc", SUPERVISED, 700)], [came])
+
+    def back(number: str, amount_fen: int = 700, **changes: Any) -> Instruct:
+        named = {"refund_of": "", "refund_reference": came.reference}
+        return instruction("refund", number, amount_fen, **(named | changes))
+
+    wrongs: list[dict[str, Any]] = [{"refund_reference": "nobody's"}, {"supervised_account": INSTITUTION}]
+    for wrong in wrongs:
+        assert only(do(book, back("S0", **wrong))).reason == "refund_of_unknown"
+        book = Book([Account("icbc", SUPERVISED, 700), Account("icbc", INSTITUTION, 700)], [came])
+    assert only(do(book, back("S1", 701))).reason == "refund_exceeds_collection"
+    assert only(do(book, back("S2", 300))).outcome == "paid"
+    assert only(do(book, back("S3", 401, supervised_account=""))).reason == "refund_exceeds_collection"
+    assert only(do(book, back("S4", 400, supervised_account=""))).outcome == "paid"
+    assert balance(book) == 0
+
+
+def test_of_two_payments_under_one_number_one_goes_back_and_the_other_is_refunded_once() -> None:
+    book = a_book()
+    results = do(book, instruction("collect", "C1"), behaviour("pay_twice")).results
+    assert [one.account for one in results] == [SUPERVISED, SUPERVISED]
+    first, second = results
+    too_much = instruction("refund", "S0", 1001, refund_of="", refund_reference=second.reference)
+    assert only(do(book, too_much)).reason == "refund_exceeds_collection"
+    assert outcomes(do(book, instruction("refund", "S1", refund_of="", refund_reference=second.reference))) == ["paid"]
+    assert outcomes(do(book, instruction("refund", "R1", refund_of="C1", refund_reference=first.reference))) == ["paid"]
+    assert only(do(book, instruction("refund", "R2", 1))).reason == "refund_exceeds_collection"
+    assert balance(book) == 0
+
+
+@pytest.mark.parametrize("kind", ["collect", "payout", "refund"])
+def test_nothing_comes_to_or_goes_from_an_account_without_a_name(kind: str) -> None:
+    result = only(do(a_book(5000), instruction(kind, "N1", supervised_account="")))
+    assert (result.outcome, result.reason) == ("refused", "account_unknown")
+
+
 def test_a_refund_from_another_supervised_account_than_it_came_to_is_refused() -> None:
     book = Book([Account("icbc", SUPERVISED, 0), Account("icbc", "supervised-2", 5000)], [])
     do(book, instruction("collect", "C1"))

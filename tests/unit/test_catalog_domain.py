@@ -1,6 +1,7 @@
 """The rules of catalog: who may be listed, what may be offered, who gets a seat."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -520,6 +521,81 @@ def test_limits_are_checked_again_when_a_course_is_bought() -> None:
     course = published(institution)
     course.price_fen = 500_001  # as if the limit had been lowered since
     assert refused_sale(course, institution, NOW) == "course_limit_price"
+
+
+MONDAY = datetime.combine(shanghai(NOW).date() + timedelta(days=7), time(10), SHANGHAI)
+
+
+@pytest.mark.parametrize(
+    ("category", "online", "price_fen", "lessons", "code", "words"),
+    [
+        # [law] 财务管理暂行办法 2023, 教育部等六部门 2021, 国办发〔2018〕80号
+        ("体育", False, 500_001, weekly(NOW, 8), "course_limit_price", "5,000.01 元，上限 5,000.00 元"),
+        (
+            "体育",
+            False,
+            80_000,
+            plan([MONDAY + timedelta(days=n) for n in range(61)]),
+            "course_limit_lessons",
+            "61 课时，上限 60 课时",
+        ),
+        ("体育", False, 80_000, weekly(NOW, 15), "course_limit_span", "跨度上限 3 个月"),
+        # [local] 江苏省教育厅等十一部门 2022
+        (
+            "体育",
+            False,
+            80_000,
+            plan([MONDAY + timedelta(days=60)]),
+            "course_lead_time",
+            "最早可于 2026-04-08 开始收费",
+        ),
+        # [law] 国办发〔2018〕80号, “双减”意见 2021
+        ("体育", False, 80_000, plan([MONDAY.replace(hour=20)]), "course_time_of_day", "不得晚于 20:30"),
+        ("体育", True, 80_000, plan([MONDAY.replace(hour=20, minute=31)], 30), "course_time_of_day", "不得晚于 21:00"),
+        ("体育", True, 80_000, plan([MONDAY], 31), "course_time_of_day", "每课时不得超过 30 分钟"),
+        (
+            "学科",
+            False,
+            80_000,
+            plan([MONDAY + timedelta(days=5)]),
+            "course_time_of_day",
+            "2026-03-14 为休息日或节假日",
+        ),
+        (
+            "学科",
+            False,
+            80_000,
+            plan([datetime(2026, 4, 6, 10, tzinfo=SHANGHAI)]),
+            "course_time_of_day",
+            "2026-04-06 为",
+        ),
+    ],
+)
+def test_at_the_purchase_each_limit_of_an_offer_is_refused_with_the_rule_and_its_figures(
+    category: str, online: bool, price_fen: int, lessons: Any, code: str, words: str
+) -> None:
+    """As if it had been published under older rules."""
+    institution = listed(category=category)
+    course = published(institution, lessons=plan([MONDAY], 30))
+    course.online, course.price_fen = online, price_fen
+    course.lessons = [lesson.model_dump(mode="json") for lesson in lessons]
+    course.starts_at = lessons[0].starts_at
+    with pytest.raises(Refused) as caught:
+        domain.check_sale(course, institution, NOW)
+    assert caught.value.code == code
+    assert words in caught.value.detail
+
+
+def test_at_the_purchase_subject_training_in_school_vacations_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[law] “双减”意见 2021: 不得占用寒暑假. No region's vacations are known yet: as if these were."""
+    institution = listed(category="学科")
+    course = published(institution, lessons=plan([MONDAY]))
+    domain.check_sale(course, institution, NOW)
+    known = replace(policy_for("changzhou", "学科", MONDAY.date()), school_vacations=((MONDAY.date(),) * 2,))
+    monkeypatch.setattr(domain, "policy_of", lambda *_: known)
+    with pytest.raises(Refused, match="2026-03-09 在寒暑假期间") as caught:
+        domain.check_sale(course, institution, NOW)
+    assert caught.value.code == "course_time_of_day"
 
 
 def test_a_suspended_institution_sells_no_seat_of_what_it_had_published() -> None:

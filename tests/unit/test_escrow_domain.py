@@ -86,7 +86,7 @@ def test_what_stands_in_rows_and_what_banks_are_asked_after_is_fixed() -> None:
     assert (PENDING, RESOLVED, MOST_ATTEMPTS) == (1, 2, 35)
     assert (timedelta(minutes=5), timedelta(hours=6)) == (ASK_AGAIN_AFTER, ASK_AGAIN_AT_MOST)
     assert (timedelta(minutes=30), timedelta(days=1)) == (RETRY_REFUSED_AFTER, RETRY_REFUSED_AT_MOST)
-    assert {"unknown_number", "wrong_amount", "late", "double"} == SUSPENSE
+    assert {"unknown_number", "short", "over", "late", "dead", "double", "foreign"} == SUSPENSE
 
 
 def test_a_new_account_expects_its_money_and_a_new_instruction_has_been_answered_by_nobody() -> None:
@@ -251,10 +251,10 @@ def test_a_payment_made_is_booked_and_when_it_comes_back_that_is_a_new_entry(
         ("held", answer("accepted", PRICE_FEN), "noted"),
         ("collecting", answer("paid", PRICE_FEN), "applied"),
         ("collecting", answer("paid", PRICE_FEN, attempt=1), "unknown_number"),
-        ("collecting", answer("paid", PRICE_FEN - 1), "wrong_amount"),
-        ("collecting", answer("paid", PRICE_FEN + 1), "wrong_amount"),
-        ("failed", answer("paid", PRICE_FEN), "late"),
-        ("failed", answer("paid", 1), "late"),
+        ("collecting", answer("paid", PRICE_FEN - 1), "short"),
+        ("collecting", answer("paid", PRICE_FEN + 1), "over"),
+        ("failed", answer("paid", PRICE_FEN), "dead"),
+        ("failed", answer("paid", 1), "dead"),
         ("held", answer("paid", PRICE_FEN, "R-0"), "repeated"),
         ("held", answer("paid", PRICE_FEN, "R-1"), "double"),
         ("held", answer("paid", 1, "R-1"), "double"),

@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
@@ -13,7 +13,7 @@ from services.notify.reminders import WORDING, wording
 from shared.contracts.complaints import FilingMoved, FilingState
 from shared.contracts.envelope import Data, Message
 from shared.contracts.escrow import Refunded, Settled
-from shared.contracts.orders import ContractDrawn, LessonApplied
+from shared.contracts.orders import ContractDrawn, LessonApplied, LessonConfirmed, LessonWaiting
 from shared.policy import promotion_fault
 
 NOW = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
@@ -57,6 +57,15 @@ def applied(answer_by: datetime) -> Message[LessonApplied]:
             answer_by=answer_by,
         )
     )
+
+
+def waiting(reminder: Literal["third_day", "last_day"], answer_by: datetime = NOW) -> Message[LessonWaiting]:
+    first = applied(answer_by).data.model_dump()
+    return message(LessonWaiting(**first, reminder=reminder))
+
+
+def confirmed(by: Literal["guardian", "silence", "authority"]) -> Message[LessonConfirmed]:
+    return message(LessonConfirmed(**applied(NOW).data.model_dump(exclude={"answer_by"}), by=by))
 
 
 def moved(
@@ -111,6 +120,31 @@ def test_a_lesson_names_the_day_whose_end_makes_silence_a_confirmation() -> None
 def test_the_last_night_of_a_month_is_named_by_its_own_date() -> None:
     midnight = datetime(2026, 11, 30, 16, 0, tzinfo=UTC)
     assert "11月30日24时前" in text_of(reminders.lesson_waiting(applied(midnight), NOW))
+
+
+def test_each_reminder_of_a_lesson_is_its_own_and_says_until_when() -> None:
+    midnight = datetime(2026, 12, 2, 16, 0, tzinfo=UTC)
+    notices = [
+        reminders.lesson_waiting(applied(midnight), NOW),
+        reminders.lesson_waiting(waiting("third_day", midnight), NOW),
+        reminders.lesson_waiting(waiting("last_day", midnight), NOW),
+    ]
+    assert [notice.purpose for notice in notices] == ["lesson.waiting", "lesson.waiting.third", "lesson.waiting.last"]
+    assert {(notice.subject, notice.expires_at) for notice in notices} == {(f"{ORDER}/3", midnight)}
+    assert len({text_of(notice) for notice in notices}) == 3
+    for notice in notices:
+        assert "“国画”第3课次" in text_of(notice)
+        assert "12月2日24时" in text_of(notice)
+        assert "逾期未答复视为确认" in text_of(notice)
+
+
+def test_a_guardian_who_was_silent_is_told_what_that_means_and_who_answered_is_not() -> None:
+    notice = reminders.lesson_auto_confirmed(confirmed("silence"), NOW)
+    assert "“国画”第3课次在规定期限内未收到您的答复，已自动确认" in text_of(notice)
+    assert notice is not None
+    assert (notice.purpose, notice.subject) == ("lesson.auto_confirmed", f"{ORDER}/3")
+    assert reminders.lesson_auto_confirmed(confirmed("guardian"), NOW) is None
+    assert reminders.lesson_auto_confirmed(confirmed("authority"), NOW) is None
 
 
 def test_a_payout_names_lesson_and_amount() -> None:
@@ -178,6 +212,9 @@ def test_subjects_and_purposes_fit_their_columns() -> None:
     notices = [
         reminders.contract_waiting(drawn(), NOW),
         reminders.lesson_waiting(applied(NOW), NOW),
+        reminders.lesson_waiting(waiting("third_day"), NOW),
+        reminders.lesson_waiting(waiting("last_day"), NOW),
+        reminders.lesson_auto_confirmed(confirmed("silence"), NOW),
         reminders.lesson_settled(settled(), NOW),
         reminders.order_refunded(refund(), NOW),
         reminders.complaint_moved(moved("in_progress", overdue=True), NOW),

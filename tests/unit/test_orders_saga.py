@@ -18,7 +18,9 @@ from services.orders.families.domain import Child, Family, Signer
 from services.orders.handlers import handlers
 from services.orders.lessons.tables import LessonRow
 from services.orders.purchases import saga, use_cases
-from services.orders.purchases.domain import Purchase
+from services.orders.purchases.domain import GRACE, Purchase
+from services.orders.purchases.limits import Charge
+from services.orders.purchases.open_orders import Place
 from services.orders.purchases.saga import DONE, SAGA, STEPS
 from services.orders.purchases.tables import PurchaseRow
 from shared.actors import Actor, Role
@@ -40,6 +42,7 @@ from shared.contracts.orders import (
 )
 from shared.ids import new_id
 from shared.messaging import sets
+from shared.messaging.sets import Lock
 from shared.messaging.work import UnitOfWork
 from tests.unit.test_orders_contract import PARTIES, RING, seat_reserved
 
@@ -69,7 +72,7 @@ class PaperWork(UnitOfWork):
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: bool = True,
+        lock: Lock = True,
     ) -> list[T]:
         assert not by, "nothing here is found by other columns"
         table = self.rows.get(model, {})
@@ -82,7 +85,7 @@ class PaperWork(UnitOfWork):
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: bool = True,
+        lock: Lock = True,
     ) -> dict[Any, T]:
         return {_key(model, row): row for row in await self.load_all(model, into, keys, by=by, lock=lock)}
 
@@ -176,15 +179,19 @@ def problem(code: str, command: type[Command]) -> Problem:
 
 @contextmanager
 def families_on_paper() -> Iterator[None]:
-    """Everybody's family has one child and a signer."""
+    """Everybody's family has one child and a signer, and no other order."""
     child = Child(CHILD_ID, ACCOUNT_ID, b"", "", "unchecked", START)
     complete = Family(ACCOUNT_ID, None, {CHILD_ID: child}, Signer(ACCOUNT_ID, 1, "", START))
 
     async def families_of(work: object, account_ids: Collection[UUID]) -> dict[UUID, Family]:
         return dict.fromkeys(account_ids, complete)
 
+    async def nothing_open(work: object, places: Collection[Place]) -> dict[Place, list[Charge]]:
+        return {place: [] for place in places}
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(use_cases, "families_of", families_of)
+        patch.setattr(use_cases, "open_charges", nothing_open)
         patch.setattr(use_cases, "contract_parties", lambda *_: PARTIES)
         yield
 
@@ -298,7 +305,7 @@ def test_each_wait_is_as_long_as_it_is_meant_to_be_and_then_given_up_or_asked_ag
         "cancelling": (timedelta(minutes=5), "ask_again"),
         "refunding": (timedelta(hours=1), "ask_again"),
     }
-    assert timedelta(minutes=2) == saga.GRACE
+    assert timedelta(minutes=2) == GRACE
 
 
 def test_what_is_awaited_is_heard() -> None:
@@ -471,7 +478,7 @@ WAITS = {
     "placed": timedelta(minutes=2),
     "to_sign": timedelta(minutes=15),  # as long as catalog keeps the seat
     "to_pay": timedelta(minutes=15),
-    "paying": timedelta(minutes=15) + saga.GRACE,
+    "paying": timedelta(minutes=15) + GRACE,
     "held": timedelta(minutes=1),
     "cancelling": timedelta(minutes=5),
     "refunding": timedelta(hours=1),
@@ -603,4 +610,4 @@ def test_the_seat_is_kept_a_little_longer_than_the_payment_is_waited_for(method:
     assert isinstance(extend, ExtendSeat)
     assert isinstance(collect, CollectPayment)
     assert (collect.pay_by, collect.amount_fen, collect.method) == (START + window, PRICE_FEN, method)
-    assert extend.until == START + window + saga.GRACE
+    assert extend.until == START + window + GRACE

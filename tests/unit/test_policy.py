@@ -73,7 +73,7 @@ def test_the_limits_of_today_are_those_of_the_law() -> None:
         assert (policy.offline_ends_by, policy.online_ends_by) == (time(20, 30), time(21))
         assert (policy.online_max_minutes, policy.online_gap_minutes) == (30, 10)
         assert (policy.confirm_silence_working_days, policy.confirm_silence_cap_working_days) == (7, 15)
-        assert policy.lead_time_months == 1
+        assert (policy.lead_time_months, policy.invoice_days) == (1, 30)
         assert not policy.promotions_allowed
 
 
@@ -133,6 +133,7 @@ def test_each_figure_is_in_force_from_its_day_on(
         ("china", date(2023, 3, 24), "财务管理暂行办法"),
         ("china", date(2023, 4, 19), "其他地区的促销限制"),
         ("jiangsu", date(2022, 4, 19), "江苏省教育厅等十一部门"),
+        ("china", date(2023, 4, 19), "发票管理办法"),
         ("changzhou", date(2023, 4, 19), "告知书"),
     ],
 )
@@ -146,15 +147,7 @@ def test_each_text_is_cited_from_its_day_on(region: str, day: date, mark: str) -
 
 def test_sources_are_told_oldest_first_and_of_one_day_the_narrowest_last() -> None:
     marks = (
-        "80号",
-        "双减”意见",
-        "监管工作",
-        "各地",
-        "江苏省",
-        "十三部门",
-        "财务管理",
-        "其他地区",
-        "课次异议",
+        *("80号", "双减”意见", "监管工作", "各地", "江苏省", "十三部门", "财务管理", "其他地区", "发票", "课次异议"),
         "告知书",
     )
     assert [next(mark for mark in marks if mark in source) for source in ART.sources] == list(marks)
@@ -163,6 +156,7 @@ def test_sources_are_told_oldest_first_and_of_one_day_the_narrowest_last() -> No
 def test_what_no_rule_says_is_as_a_new_policy_has_it() -> None:
     new = Policy()
     assert (new.confirm_silence_working_days, new.confirm_silence_cap_working_days) == (7, 15)
+    assert new.confirm_reminder_working_day == 3
     assert (new.refund_window_days, new.refund_silence_working_days, new.refund_return_days) == (7, 5, 15)
     assert (new.seat_reservation_seconds, new.payment_window_seconds) == (900, 900)
     assert new.counter_payment_window_seconds == 86_400

@@ -13,6 +13,7 @@ from shared.working_days import (
     is_working_day,
     next_waking_time,
     shanghai,
+    until_words,
 )
 
 
@@ -125,3 +126,22 @@ def test_a_reminder_at_night_waits_for_eight() -> None:
     assert next_waking_time(local(2026, 11, 23, 7, 59)) == local(2026, 11, 23, 8)
     assert next_waking_time(local(2026, 11, 23, 21)) == local(2026, 11, 24, 8)
     assert next_waking_time(local(2026, 11, 30, 23, 30)) == local(2026, 12, 1, 8)
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        ("2026-12-02T16:00:00+00:00", "12月2日24时"),
+        ("2026-12-02T15:59:00+00:00", "12月2日23:59"),
+        ("2026-12-02T16:01:00+00:00", "12月3日00:01"),
+        ("2026-12-31T16:00:00+00:00", "12月31日24时"),
+        ("2026-03-01T02:05:00+00:00", "3月1日10:05"),
+    ],
+)
+def test_midnight_is_read_as_the_end_of_the_day_before(moment: str, words: str) -> None:
+    assert until_words(datetime.fromisoformat(moment)) == words
+
+
+def test_a_deadline_without_a_time_zone_is_not_put_into_words() -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        until_words(datetime(2026, 12, 2))  # noqa: DTZ001

@@ -1,17 +1,26 @@
 """The rules of a lesson, pure: 一课一销, one lesson, one release."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
 
 from shared.contracts.errors import Refused
+from shared.working_days import next_waking_time
+
+SENT_WITHIN: Final = timedelta(minutes=5)
+"""What is filed so shortly before the night may be told only in the morning [ours]."""
 
 
 @dataclass(slots=True)
 class Lesson:
     """One lesson; times are aware UTC. `confirmed_by` tells a guardian's confirmation from silence and from an
-    authority's decision, for ever."""
+    authority's decision, for ever.
+
+    `returned_fen`: what of the fee of a divided lesson goes back to the guardian; the rest is the institution's.
+    `reminded_at`: when its guardian was last reminded after the day of the application; `paid_at`: when the
+    institution has received its fee.
+    """
 
     order_id: UUID
     lesson_no: int
@@ -24,6 +33,9 @@ class Lesson:
     answer_by: datetime | None = None
     answered_at: datetime | None = None
     objection: str = ""
+    returned_fen: int = 0
+    reminded_at: datetime | None = None
+    paid_at: datetime | None = None
 
     @property
     def consumed(self) -> bool:
@@ -98,14 +110,15 @@ def object_to(lesson: Lesson, reason: str, now: datetime) -> bool:
     return True
 
 
-def divide(lesson: Lesson, now: datetime) -> None:
-    """Some or all of the fee goes back to the guardian who objected; what is left of it is the institution's.
+def divide(lesson: Lesson, returned_fen: int, now: datetime) -> None:
+    """`returned_fen` of the fee, or all of it, goes back to the guardian who objected; the rest is the institution's.
 
     Raises Refused lesson_state.
     """
     if lesson.state != "objected":
         raise Refused("lesson_state", state=lesson.state)
     lesson.state = "divided"
+    lesson.returned_fen = returned_fen
     lesson.answered_at = now
 
 
@@ -114,17 +127,68 @@ def silent(lesson: Lesson, now: datetime) -> bool:
     return lesson.state == "applied" and lesson.answer_by is not None and lesson.answer_by <= now
 
 
-def paid_out(lesson: Lesson) -> bool:
-    """The bank has paid the fee. False when that was known."""
-    if lesson.state != "confirmed":
+@dataclass(slots=True, frozen=True)
+class Reminders:
+    """When a guardian who has not answered is reminded. Where the third day is the last one, or later, `third_day` is
+    None and there is one reminder."""
+
+    third_day: datetime | None
+    last_day: datetime
+
+    def after(self, moment: datetime) -> datetime | None:
+        """The first one after `moment`; None after the last."""
+        return next((day for day in (self.third_day, self.last_day) if day is not None and day > moment), None)
+
+
+def remind(lesson: Lesson, reminders: Reminders, now: datetime) -> Literal["third_day", "last_day"] | None:
+    """The reminder that is due, each once. Of two that are due the later one is told, and the other not any more."""
+    if lesson.state != "applied" or lesson.applied_at is None:
+        return None
+    due = reminders.after(lesson.reminded_at or lesson.applied_at)
+    if due is None or now < due:
+        return None
+    lesson.reminded_at = now
+    return "last_day" if now >= reminders.last_day else "third_day"
+
+
+def may_still_be_reminded(lesson: Lesson, now: datetime) -> bool:
+    """Whether a reminder may lie unsent at the moment of the answer, so that notify must hear of the answer.
+
+    Lessons that were not answered by their third day are few, and notify hears of all of them. The reminder of day 0
+    is sent in seconds, but in the night it waits for the morning: who answers in that same night must not read then
+    that he should. What a sender that stood still by day has left is dropped by `escrow.settled.v1`, which follows at
+    once; only where a complaint holds the release as well would such a late SMS of day 0 still go out.
+    """
+    if lesson.reminded_at is not None:
+        return True
+    if lesson.applied_at is None:
         return False
-    lesson.state = "paid_out"
+    sent_by = lesson.applied_at + SENT_WITHIN
+    morning = next_waking_time(sent_by)
+    return sent_by < morning and now < morning
+
+
+def paid_out(lesson: Lesson, now: datetime) -> bool:
+    """The bank has paid the fee, or the institution's part of a divided lesson's. False when that was known."""
+    if lesson.paid_at is not None or lesson.state not in ("confirmed", "divided"):
+        return False
+    if lesson.state == "confirmed":
+        lesson.state = "paid_out"
+    lesson.paid_at = now
     return True
 
 
+def released_fen(lesson: Lesson) -> int:
+    """What of the fee the institution has received: what an invoice is owed for. What was paid out and came back is
+    not received, until it is paid again."""
+    return lesson.price_fen - lesson.returned_fen if lesson.paid_at is not None else 0
+
+
 def came_back(lesson: Lesson) -> bool:
-    """The paid fee came back to the supervised account (退票); it will be paid again."""
-    if lesson.state != "paid_out":
+    """What was paid came back to the supervised account (退票); it will be paid again."""
+    if lesson.paid_at is None:
         return False
-    lesson.state = "confirmed"
+    if lesson.state == "paid_out":
+        lesson.state = "confirmed"
+    lesson.paid_at = None
     return True

@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from services.orders.lessons import domain, money
-from services.orders.lessons.domain import Enrolment, Lesson
+from services.orders.lessons.domain import Enrolment, Lesson, Reminders
 from services.orders.lessons.tables import LessonRow
 from services.orders.objections import use_cases as objections
 from services.orders.objections.use_cases import Objections
@@ -20,18 +20,23 @@ from shared.contracts.orders import (
     ConfirmLesson,
     LessonAnswer,
     LessonApplied,
+    LessonConfirmed,
     LessonDeadline,
+    LessonWaiting,
 )
 from shared.contracts.types import LessonTime
 from shared.messaging.work import UnitOfWork
 from shared.money import lesson_price_fen
 from shared.policy import policy_for
-from shared.working_days import add_working_days, shanghai
+from shared.working_days import SHANGHAI, add_working_days, shanghai
 
 Decide = Callable[[UnitOfWork, Message[Any], Lesson, Enrolment], bool]
 """Decides one message on one lesson; False when it changed nothing."""
 
-CHANGING: Final = ("state", "confirmed_by", "applied_at", "answer_by", "answered_at", "objection")
+CHANGING: Final = (
+    *("state", "confirmed_by", "applied_at", "answer_by", "answered_at", "objection"),
+    *("returned_fen", "reminded_at", "paid_at"),
+)
 
 
 def planned(order_id: UUID, price_fen: int, plan: Sequence[dict[str, Any]]) -> list[Lesson]:
@@ -61,6 +66,28 @@ def answer_by(region: str, category: str, now: datetime) -> datetime:
     return _answer_by(region, category, local.date(), local.replace(hour=0, minute=0, second=0, microsecond=0))
 
 
+@functools.lru_cache(maxsize=256)
+def _reminders(region: str, category: str, applied: date, answer_by: datetime) -> Reminders:
+    policy = policy_for(region, category, applied)
+
+    def morning_of(end: datetime) -> datetime:
+        """The first moment for reminders of the day that ends with `end`."""
+        return datetime.combine(shanghai(end).date() - timedelta(days=1), policy.reminders_from, SHANGHAI)
+
+    noon = datetime.combine(applied, time(12), SHANGHAI)
+    third_day = morning_of(add_working_days(noon, policy.confirm_reminder_working_day))
+    last_day = morning_of(answer_by)
+    return Reminders(third_day if third_day < last_day else None, last_day)
+
+
+def reminders(region: str, category: str, lesson: Lesson) -> Reminders:
+    """When the guardian of a lesson is reminded: in the morning of the third working day after the application, and of
+    the last one before silence counts [DOMAIN: SMS, day 0, 3 and last; ours]."""
+    assert lesson.applied_at is not None
+    assert lesson.answer_by is not None
+    return _reminders(region, category, shanghai(lesson.applied_at).date(), lesson.answer_by)
+
+
 def _apply(work: UnitOfWork, message: Message[ApplyLesson], lesson: Lesson, purchase: Enrolment) -> bool:
     """The institution files the lesson as taught: it waits for its guardian."""
     work.actor(message, "institution", subject=purchase.institution_id)
@@ -68,8 +95,7 @@ def _apply(work: UnitOfWork, message: Message[ApplyLesson], lesson: Lesson, purc
     applied = domain.apply(lesson, due, work.now)
     if applied:
         assert purchase.institution_id is not None
-        deadline = LessonDeadline(order_id=lesson.order_id, lesson_no=lesson.lesson_no)
-        work.set_timer(deadline, due, message, subject=money.subject(lesson))
+        _set_timer(work, lesson, reminders(work.region, purchase.category, lesson), message)
         work.send(
             LessonApplied(
                 order_id=lesson.order_id,
@@ -92,22 +118,51 @@ def _confirm(work: UnitOfWork, message: Message[ConfirmLesson], lesson: Lesson, 
     if confirmed:
         work.cancel_timer(LessonDeadline, money.subject(lesson))
         money.release(work, lesson, message)
+        if domain.may_still_be_reminded(lesson, work.now):
+            _tell_confirmed(work, lesson, purchase, message)
     work.reply(message, _answer(lesson))
     return confirmed
 
 
 def _silence(work: UnitOfWork, message: Message[LessonDeadline], lesson: Lesson, purchase: Enrolment) -> bool:
-    """The guardian has not answered: that is a confirmation, marked as silence."""
-    if not domain.silent(lesson, work.now):
+    """The guardian has not answered: a reminder, or in the end a confirmation, marked as silence.
+
+    One timer for a lesson does both: it is set to the next reminder, and after the last one to the end. So a lesson
+    that is answered in time, as nearly all are, costs what it did without reminders, and one that was answered is
+    never reminded of, whatever its release waits for.
+    """
+    if domain.silent(lesson, work.now):
+        domain.confirm(lesson, "silence", work.now)
+        money.release(work, lesson, message)
+        _tell_confirmed(work, lesson, purchase, message)
+        return True
+    if lesson.state != "applied":
         return False
-    domain.confirm(lesson, "silence", work.now)
-    money.release(work, lesson, message)
+    times = reminders(work.region, purchase.category, lesson)
+    reminder = domain.remind(lesson, times, work.now)
+    if reminder is None:
+        return False
+    assert purchase.institution_id is not None
+    assert lesson.answer_by is not None
+    _set_timer(work, lesson, times, message)
+    work.send(
+        LessonWaiting(
+            order_id=lesson.order_id,
+            account_id=purchase.account_id,
+            institution_id=purchase.institution_id,
+            lesson_no=lesson.lesson_no,
+            title=purchase.title,
+            answer_by=lesson.answer_by,
+            reminder=reminder,
+        ),
+        message,
+    )
     return True
 
 
 def _settled(work: UnitOfWork, message: Message[Settled], lesson: Lesson, purchase: Enrolment) -> bool:
     """The fee was paid out."""
-    return domain.paid_out(lesson)
+    return domain.paid_out(lesson, work.now)
 
 
 def _returned(work: UnitOfWork, message: Message[PayoutReturned], lesson: Lesson, purchase: Enrolment) -> bool:
@@ -145,6 +200,8 @@ async def decide(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
             if purchase is None:
                 raise Refused("order_unknown")
             lesson = lessons.get(key)
+            if key[1] == 0:
+                continue  # what an institution keeps of a refund is paid out, and is no lesson
             if lesson is None:
                 raise Refused("lesson_unknown", lessons=purchase.lessons)
             if decisions[type(message.data)](work, message, lesson, purchase):
@@ -152,6 +209,28 @@ async def decide(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
                 changed[key] = lesson
     work.update(LessonRow, changed.values(), *CHANGING)
     objected.write(work)
+
+
+def _set_timer(work: UnitOfWork, lesson: Lesson, times: Reminders, cause: Message[Any]) -> None:
+    """The lesson is looked at again when the next reminder is due, else when silence counts."""
+    assert lesson.answer_by is not None
+    deadline = LessonDeadline(order_id=lesson.order_id, lesson_no=lesson.lesson_no)
+    work.set_timer(deadline, times.after(work.now) or lesson.answer_by, cause, subject=money.subject(lesson))
+
+
+def _tell_confirmed(work: UnitOfWork, lesson: Lesson, purchase: Enrolment, cause: Message[Any]) -> None:
+    assert purchase.institution_id is not None
+    work.send(
+        LessonConfirmed(
+            order_id=lesson.order_id,
+            account_id=purchase.account_id,
+            institution_id=purchase.institution_id,
+            lesson_no=lesson.lesson_no,
+            title=purchase.title,
+            by=lesson.confirmed_by,
+        ),
+        cause,
+    )
 
 
 def _answer(lesson: Lesson) -> LessonAnswer:

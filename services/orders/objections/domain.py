@@ -98,7 +98,7 @@ def accept(objection: Objection, lesson: Lesson, text: str, decider: str, now: d
     if objection.decided_by == "institution" and objection.decision_reason == text:
         return False
     _require(objection, *OPEN)
-    lessons.divide(lesson, now)
+    lessons.divide(lesson, lesson.price_fen, now)
     _decided(objection, "return", 0, text, "institution", decider, now)
     return True
 
@@ -123,7 +123,7 @@ def decide(
         if not lessons.confirm(lesson, "authority", now):
             raise Refused("lesson_state", state=lesson.state)
     else:
-        lessons.divide(lesson, now)
+        lessons.divide(lesson, lesson.price_fen - release_fen, now)
     _decided(objection, decision, release_fen, reason, "authority", decider, now)
     return True
 

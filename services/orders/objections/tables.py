@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Text
+from sqlalchemy import BigInteger, CheckConstraint, Index, Text
 from sqlmodel import Field
 
 from services.orders.base import Base
@@ -29,6 +29,7 @@ class ObjectionRow(Base, table=True):
         CheckConstraint("release_fen >= 0 AND (release_fen = 0 OR decision IN ('release', 'split'))", name="released"),
         # Whoever's turn it is has a deadline.
         CheckConstraint("state NOT IN ('answered', 'unanswered') OR decide_by IS NOT NULL", name="deadline"),
+        Index("objections_open", "order_id", postgresql_where="state IN ('raised', 'answered', 'unanswered')"),
     )
 
     order_id: UUID = Field(primary_key=True)

@@ -54,6 +54,7 @@ def _filled(offer: SeatReserved, parties: ContractParties, order_id: object, now
         for lesson in offer.lessons
     )
     terms = offer.refund_terms
+    materials = f"，已领用材料费最高 {yuan(terms.materials_fen)} 元" if terms.materials_fen else ""
     return f"""中小学生校外培训服务合同（{FORM}）
 合同编号：{order_id}
 订立时间：{shanghai(now):%Y-%m-%d %H:%M}
@@ -67,7 +68,7 @@ def _filled(offer: SeatReserved, parties: ContractParties, order_id: object, now
 三、培训费用：人民币 {yuan(offer.price_fen)} 元，一次性存入监管账户：
 　　{offer.account.bank} {offer.account.supervised_account}。每课经乙方确认后由监管银行拨付该课费用（一课一销）。
 四、退费：付款后 {terms.full_refund_days} 日内且未上课的全额退费；
-　　此后按未上课时退费，违约金 {terms.penalty_basis_points} 个基点。
+　　此后按未上课时退费，违约金 {terms.penalty_basis_points} 个基点{materials}。
 五、因甲方原因不能履行的，未消课时费用全额退还，不作扣除。
 """
 

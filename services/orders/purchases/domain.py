@@ -1,16 +1,23 @@
 """The rules of a purchase, pure."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 from shared.contracts.errors import Refused
 
+GRACE: Final = timedelta(minutes=2)
+"""How much longer than the payment window the saga waits: escrow watches the window itself and tells."""
+
 
 @dataclass(slots=True)
 class Purchase:
-    """One purchase; `state` is the step of the saga it waits in (`saga.py`), `act_by` when that step is late."""
+    """One purchase; `state` is the step of the saga it waits in (`saga.py`), `act_by` when that step is late.
+
+    `child_hash` says which person the child is, whoever has added it; known from the reservation on. `reason` and
+    `detail`: why it was given up, as a code and in words for the family.
+    """
 
     order_id: UUID
     account_id: UUID
@@ -29,7 +36,11 @@ class Purchase:
     contract_sha256: str = ""
     signer_version: int = 0
     signed_at: datetime | None = None
+    paid_at: datetime | None = None
     method: str = ""
+    child_hash: bytes | None = None
+    detail: str = ""
+    district: str = ""
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,11 +1,12 @@
 """What purchases hear: gateways, catalog's answers, escrow's events, their own deadlines."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from services.orders.purchases import queries, use_cases
 from shared.contracts.catalog import SeatGivenBack, SeatReserved, SeatTaken
-from shared.contracts.envelope import Message
+from shared.contracts.envelope import Message, Problem
+from shared.contracts.escrow import Refunded
 from shared.contracts.orders import (
     PlacePurchase,
     ShowPurchase,
@@ -14,6 +15,8 @@ from shared.messaging.handlers import Handlers, each
 from shared.messaging.work import UnitOfWork
 
 handlers = Handlers("orders")
+HEARD_BY_OTHERS_TOO: Final = (Refunded, Problem)
+"""Money goes back, commands are refused: `services/orders/handlers.py` gives them to purchases and to refunds."""
 
 
 @handlers.on(PlacePurchase)
@@ -28,9 +31,9 @@ async def on_seat_reserved(work: UnitOfWork, messages: Sequence[Message[SeatRese
     await use_cases.reserved(work, messages)
 
 
-@handlers.on(*use_cases.MOVES)
+@handlers.on(*(contract for contract in use_cases.MOVES if contract not in HEARD_BY_OTHERS_TOO))
 async def on_move(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
-    """Guardians sign, pay or give up, money comes, fails or goes back, commands are refused, steps are late."""
+    """Guardians sign, pay or give up, money comes or fails, steps are late."""
     await use_cases.move(work, messages)
 
 

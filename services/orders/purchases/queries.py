@@ -1,42 +1,36 @@
 """What gateways may ask about purchases."""
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Final
+from collections.abc import Sequence
 
 from services.orders.lessons.domain import Lesson
 from services.orders.lessons.tables import LessonRow
-from services.orders.objections.domain import Objection
-from services.orders.objections.tables import ObjectionRow
 from services.orders.purchases import contract
 from services.orders.purchases.domain import Contract, Purchase
 from services.orders.purchases.tables import ContractRow, PurchaseRow
+from services.orders.views import deadlines
+from services.orders.views.queries import Waits, deadlines_of
+from services.orders.views.sums import sums_of
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
-from shared.contracts.orders import LessonView, PurchaseView, ShowPurchase
+from shared.contracts.orders import Deadline, LessonView, PurchaseView, ShowPurchase
 from shared.messaging.work import UnitOfWork
-
-NOTHING_RETURNED: Final[Mapping[int, int]] = MappingProxyType({})
 
 
 def view(
     purchase: Purchase,
     lessons: Sequence[Lesson] = (),
     shown_contract: str = "",
-    returned_fen: Mapping[int, int] = NOTHING_RETURNED,
+    coming: tuple[Deadline, ...] | None = None,
 ) -> PurchaseView:
-    """The purchase as its family sees it; of `lessons`, consumed is what is confirmed, left is what is not.
-
-    `returned_fen` is what went back of each lesson that was divided; such a lesson is neither consumed nor left.
-    """
-    consumed = [lesson for lesson in lessons if lesson.consumed]
-    divided = [lesson for lesson in lessons if lesson.state == "divided"]
-    returned = sum(returned_fen.values())
-    consumed_fen = sum(lesson.price_fen for lesson in (*consumed, *divided)) - returned
+    """The purchase as its family sees it. Where `coming` is not given, its own deadline is all there is."""
+    sums = sums_of((lesson.state, 1, lesson.price_fen, lesson.returned_fen) for lesson in lessons)
+    if coming is None:
+        coming = deadlines.nearest(deadlines.of_purchase(purchase.state, purchase.act_by))
     return PurchaseView(
         order_id=purchase.order_id,
         state=purchase.state,
         reason=purchase.reason,
+        detail=purchase.detail,
         course_id=purchase.course_id,
         institution_id=purchase.institution_id,
         title=purchase.title,
@@ -53,15 +47,17 @@ def view(
                 state=lesson.state,
                 confirmed_by=lesson.confirmed_by,
                 answer_by=lesson.answer_by,
-                returned_fen=returned_fen.get(lesson.lesson_no, 0),
+                returned_fen=lesson.returned_fen,
             )
             for lesson in lessons
         ),
-        consumed_lessons=len(consumed),
-        consumed_fen=consumed_fen,
-        left_lessons=len(lessons) - len(consumed) - len(divided),
-        left_fen=sum(lesson.price_fen for lesson in lessons) - consumed_fen - returned,
-        returned_fen=returned,
+        consumed_lessons=sums.consumed_lessons,
+        consumed_fen=sums.consumed_fen,
+        left_lessons=sums.left_lessons,
+        left_fen=sums.left_fen,
+        refunded_lessons=sums.refunded_lessons,
+        refunded_fen=sums.refunded_fen,
+        deadlines=coming,
     )
 
 
@@ -81,7 +77,7 @@ async def show_purchase(work: UnitOfWork, message: Message[ShowPurchase]) -> Non
         raise Refused("order_unknown")
     drawn = (await work.load(ContractRow, Contract, [order_id], lock=False)).get(order_id)
     lessons = await work.load_all(LessonRow, Lesson, [order_id], by=("order_id",), lock=False)
-    divided = {(order_id, lesson.lesson_no): lesson for lesson in lessons if lesson.state == "divided"}
-    objections = await work.load(ObjectionRow, Objection, divided, lock=False)
-    returned = {key[1]: one.returned_fen(divided[key].price_fen) for key, one in objections.items()}
-    work.reply(message, view(purchase, lessons, contract.shown(work.ring, drawn.text if drawn else ""), returned))
+    waiting = [(one.lesson_no, one.answer_by) for one in lessons if one.state == "applied" and one.answer_by]
+    coming = await deadlines_of(work, [Waits(order_id, purchase.state, purchase.act_by, waiting)])
+    shown_contract = contract.shown(work.ring, drawn.text if drawn else "")
+    work.reply(message, view(purchase, lessons, shown_contract, coming[order_id]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from services.orders.purchases.domain import Purchase
+from services.orders.purchases.domain import GRACE, Purchase
 from shared.contracts import topics
 from shared.contracts.catalog import ExtendSeat, GiveBackSeat, ReserveSeat, SeatReserved, SeatTaken, TakeSeat
 from shared.contracts.envelope import Command, Message
@@ -42,6 +42,7 @@ def _collect(purchase: Purchase) -> Command:
         lessons=purchase.lessons,
         method=purchase.method,
         pay_by=purchase.act_by - GRACE,
+        district=offer.district,
     )
 
 
@@ -61,8 +62,8 @@ def _refund(purchase: Purchase) -> Command:
     return RefundOrder(order_id=purchase.order_id, reason=purchase.reason)
 
 
-GRACE: Final = timedelta(minutes=2)
-"""How much longer than the payment window the saga waits: escrow watches the window itself and tells."""
+DETAIL_CHARACTERS: Final = 2000
+"""Most of a refusal's words that are kept and told: as much as the contract takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,22 +131,26 @@ def enter(
     work.set_timer(deadline, purchase.act_by, cause)
 
 
-def end(work: UnitOfWork, purchase: Purchase, reason: str, cause: Message[Any]) -> None:
-    """Ends `purchase` without enrolment: what was done is undone, and the family is told."""
+def end(work: UnitOfWork, purchase: Purchase, reason: str, cause: Message[Any], detail: str = "") -> None:
+    """Ends `purchase` without enrolment: what was done is undone, and the family is told, of a refusal in words too."""
     step = STEPS[purchase.state]
-    purchase.reason = purchase.reason or reason
+    if not purchase.reason:
+        purchase.reason, purchase.detail = reason, detail[:DETAIL_CHARACTERS]
     _ask(work, purchase, step.undo, cause)
     enter(work, purchase, "ended", cause)
-    work.send(PurchaseEnded(order_id=purchase.order_id, account_id=purchase.account_id, reason=purchase.reason), cause)
+    ended = PurchaseEnded(
+        order_id=purchase.order_id, account_id=purchase.account_id, reason=purchase.reason, detail=purchase.detail
+    )
+    work.send(ended, cause)
 
 
-def refused(work: UnitOfWork, purchase: Purchase, reason: str, cause: Message[Any]) -> None:
+def refused(work: UnitOfWork, purchase: Purchase, reason: str, cause: Message[Any], detail: str = "") -> None:
     """The step was refused, or given up: on to where its row says."""
     step = STEPS[purchase.state]
     if step.refused == "ended":
-        end(work, purchase, reason, cause)
+        end(work, purchase, reason, cause, detail)
     elif step.refused != purchase.state:
-        purchase.reason = reason
+        purchase.reason, purchase.detail = reason, detail[:DETAIL_CHARACTERS]
         enter(work, purchase, step.refused, cause)
     # A step that leads to itself waits for its deadline, which asks again.
 

@@ -1,23 +1,26 @@
 """What happens to purchases: load those of the batch, move each along the saga, write them once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import structlog
 
-from services.orders.families.queries import contract_parties, families_of
+from services.orders.families.domain import Family
+from services.orders.families.queries import child_details, contract_parties, families_of
 from services.orders.lessons.tables import LessonRow
 from services.orders.lessons.use_cases import planned
-from services.orders.purchases import contract, saga
-from services.orders.purchases.domain import Contract, Purchase, choose_payment, require_state, sign
+from services.orders.purchases import contract, limits, saga
+from services.orders.purchases.domain import GRACE, Contract, Purchase, choose_payment, require_state, sign
+from services.orders.purchases.limits import Charge
+from services.orders.purchases.open_orders import Place, open_charges
 from services.orders.purchases.queries import view
 from services.orders.purchases.tables import ContractRow, PurchaseRow
 from shared.contracts.catalog import SeatReserved, SeatTaken
 from shared.contracts.envelope import Data, Message, Problem
 from shared.contracts.errors import FieldError, Refused
-from shared.contracts.escrow import Held, PaymentFailed, Refunded
+from shared.contracts.escrow import Held, PaymentFailed, Refunded, RefundOrder
 from shared.contracts.orders import (
     CancelPurchase,
     ContractDrawn,
@@ -36,7 +39,7 @@ log = structlog.get_logger()
 Move = Callable[[UnitOfWork, Purchase, Message[Any]], bool]
 """Moves one purchase for one message; False when it changed nothing."""
 
-CHANGING: Final = ("state", "reason", "act_by", "signed_at", "method")
+CHANGING: Final = ("state", "reason", "detail", "act_by", "signed_at", "paid_at", "method")
 DRAWN: Final = (
     "institution_id",
     "title",
@@ -46,6 +49,8 @@ DRAWN: Final = (
     "offer",
     "contract_sha256",
     "signer_version",
+    "child_hash",
+    "district",
 )
 """What is known once the seat is reserved and the contract drawn, and is frozen from then on."""
 MISSING_ZH: Final = {"child": "请先添加孩子信息", "signer": "请先填写合同签订人信息"}
@@ -84,26 +89,47 @@ async def place(work: UnitOfWork, messages: Sequence[Message[PlacePurchase]]) ->
 
 
 async def reserved(work: UnitOfWork, messages: Sequence[Message[SeatReserved]]) -> None:
-    """Seats are kept: the contracts are drawn, with price, plan and refund terms frozen in them."""
+    """Seats are kept: the contracts are drawn, with price, plan and refund terms frozen in them.
+
+    Before that, the limits are checked over all that the child has open at the institution: one that breaks them ends.
+    """
     purchases = await _purchases_of(work, messages)
     families = await families_of(work, {purchase.account_id for purchase in purchases.values()})
+    places: dict[UUID, Place] = {}
+    for message in messages:
+        purchase = purchases.get(message.data.order_id)
+        if purchase is not None and purchase.state == "placed":  # else given up meanwhile, and its seat given back
+            child = families[purchase.account_id].children[purchase.child_id]
+            places[purchase.order_id] = child.document_hash, message.data.institution_id
+    charges = await open_charges(work, places.values())
     changed: dict[UUID, Purchase] = {}
     contracts: list[Contract] = []
     for message in messages:
         offer = message.data
         purchase = purchases.get(offer.order_id)
         if purchase is None or purchase.state != "placed":
-            continue  # given up meanwhile: the seat was given back with that
+            continue
         family = families[purchase.account_id]
-        drawn = contract.draw(
-            offer, contract_parties(work.ring, family, purchase.child_id), purchase.order_id, work.now
-        )
+        place = places[purchase.order_id]
         purchase.institution_id = offer.institution_id
         purchase.title = offer.title
         purchase.category = offer.category
+        purchase.district = offer.district
         purchase.price_fen = offer.price_fen
         purchase.lessons = len(offer.lessons)
         purchase.offer = offer.model_dump(mode="json")
+        changed[purchase.order_id] = purchase
+        charge = limits.charge_of(offer)
+        try:
+            _check_limits(work, family, purchase, charge, charges[place])
+        except Refused as refused:
+            saga.refused(work, purchase, refused.code, message, refused.detail)
+            continue
+        charges[place].append(charge)
+        purchase.child_hash = place[0]
+        drawn = contract.draw(
+            offer, contract_parties(work.ring, family, purchase.child_id), purchase.order_id, work.now
+        )
         contracts.append(Contract(purchase.order_id, contract.encrypted(work.ring, drawn), work.now))
         purchase.contract_sha256 = contract.sha256_of(drawn)
         purchase.signer_version = family.signer.version if family.signer else 0
@@ -119,9 +145,20 @@ async def reserved(work: UnitOfWork, messages: Sequence[Message[SeatReserved]]) 
             ),
             message,
         )
-        changed[purchase.order_id] = purchase
     work.insert(ContractRow, contracts)
     work.update(PurchaseRow, changed.values(), *CHANGING, *DRAWN)
+
+
+def _check_limits(
+    work: UnitOfWork, family: Family, purchase: Purchase, charge: Charge, others: Sequence[Charge]
+) -> None:
+    """The limits of today's policy where the course is taught. Raises Refused."""
+    assert purchase.offer is not None
+    policy = policy_for(purchase.offer["district"], purchase.category, shanghai(work.now).date())
+    if limits.has_age_limit(policy, purchase.category):
+        details = child_details(work.ring, family, purchase.child_id)
+        limits.check_age(date.fromisoformat(details.birth_date), charge)
+    limits.check_sum(policy, charge, others)
 
 
 def _sign(work: UnitOfWork, purchase: Purchase, message: Message[SignContract]) -> bool:
@@ -142,7 +179,7 @@ def _pay(work: UnitOfWork, purchase: Purchase, message: Message[PayPurchase]) ->
         policy = policy_for(work.region, purchase.category, shanghai(work.now).date())
         counter = message.data.method == "bank_counter"
         seconds = policy.counter_payment_window_seconds if counter else policy.payment_window_seconds
-        act_by = work.now + timedelta(seconds=seconds) + saga.GRACE
+        act_by = work.now + timedelta(seconds=seconds) + GRACE
         saga.enter(work, purchase, "paying", message, act_by=act_by)
     work.reply(message, view(purchase))
     return chosen
@@ -165,6 +202,7 @@ def _held(work: UnitOfWork, purchase: Purchase, message: Message[Held]) -> bool:
         saga.send_back(work, purchase, message)
     if purchase.state != "paying":
         return False
+    purchase.paid_at = work.now
     saga.enter(work, purchase, "held", message)
     return True
 
@@ -190,10 +228,12 @@ def _problem(work: UnitOfWork, purchase: Purchase, message: Message[Problem]) ->
     problem = message.data
     step = saga.STEPS.get(purchase.state)
     asked = {make(purchase).TYPE for make in step.sends} if step else set()
+    if step is None and problem.request_type == RefundOrder.TYPE:
+        return False  # a refund of a paid order: `refunds` hears it too
     if step is None or problem.request_type not in asked:
         log.error("a command was refused", order=str(purchase.order_id), code=problem.code, of=problem.request_type)
         return False
-    saga.refused(work, purchase, problem.code, message)
+    saga.refused(work, purchase, problem.code, message, problem.detail)
     return True
 
 

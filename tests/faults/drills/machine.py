@@ -12,10 +12,11 @@ import psutil
 from bench.load import Lesson, LoadGateway, Order, lessons, new_order, purchases
 from ops.cli.site import connected
 from ops.provision import database_name
+from ops.scenario import Institution
 from ops.stack_layout import PART_NAMES
 from shared.clock import SETTING, get_offset
 from tests.faults.drills.base import Drill
-from tests.faults.load import LoadError
+from tests.faults.load import LoadError, small_course
 from tests.faults.stacks import wait_for_morning
 from tests.faults.world import databases_of
 
@@ -28,8 +29,13 @@ PROBE: Final = 3000
 PROBE_WINDOW: Final = 400
 PURCHASES_AT_ONCE: Final = 200
 LESSONS: Final = 12
-SEATS: Final = 40_000
-"""Of one course, at most."""
+PRICE_FEN: Final = 96_000
+PER_CHILD: Final = 5
+"""Orders of one child at one institution: 60 lessons and 4 800 yuan, as much as one charge may be."""
+PER_COURSE: Final = 1500
+"""New purchases beside: half of what all children may buy of a small course, for they choose by chance."""
+NEW_PER_S: Final = 12
+"""More than there are."""
 # The first minutes are for pools, caches and plans.
 MOST_RSS_GROWTH: Final = 1.10
 MOST_DRIFT: Final = 2.0
@@ -117,18 +123,27 @@ def _seconds(words: str) -> float:
 
 
 async def _buy(drill: Drill, gateway: LoadGateway, number: int) -> list[Order]:
-    """Orders whose lessons have been taught."""
+    """Orders whose lessons have been taught, at as many institutions as may sell so many to these children."""
     load, scenario = drill.load, drill.scenario
+    most = PER_CHILD * len(load.guardians)
     orders: list[Order] = []
+    institutions: list[Institution] = []
     while len(orders) < number:
-        taught = await scenario.publish_course(load.institution, "少儿篮球长训班", lessons=LESSONS, seats=SEATS)
-        some = min(SEATS, number - len(orders))
-        part = [new_order(load.guardians[n % len(load.guardians)], load.institution, taught) for n in range(some)]
+        institution = await scenario.open_institution(f"常州红梅篮球培训中心{len(institutions)}")
+        taught = await scenario.publish_course(
+            institution, "少儿篮球长训班", lessons=LESSONS, price_fen=PRICE_FEN, seats=most
+        )
+        some = min(most, number - len(orders))
+        part = [new_order(load.guardians[n % len(load.guardians)], institution, taught) for n in range(some)]
         await purchases(gateway, part, PURCHASES_AT_ONCE)
         orders += part
+        institutions.append(institution)
     await wait_for_morning(drill.stack, scenario, days=LESSONS + 2)
-    load.course = await scenario.publish_course(load.institution, "少儿篮球夜场", lessons=LESSONS, seats=SEATS)
+    courses = 1 + int(_seconds(SOAK) * NEW_PER_S / PER_COURSE)
+    load.courses = [await small_course(scenario, 2 + n) for n in range(courses)]
     load.sign_in_again()
+    for institution in institutions:
+        institution.token = scenario.token("institution", str(institution.institution_id))
     return orders
 
 

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
@@ -39,7 +39,17 @@ def upgrade() -> None:
             CHECK (release_fen >= 0 AND (release_fen = 0 OR decision IN ('release', 'split'))),
           CONSTRAINT objections_deadline_check
             CHECK (state NOT IN ('answered', 'unanswered') OR decide_by IS NOT NULL))""")
-    allow("state", "state IN ('planned', 'applied', 'confirmed', 'objected', 'paid_out', 'divided')")
+    op.execute("""
+        CREATE INDEX objections_open ON objections (order_id) WHERE state IN ('raised', 'answered', 'unanswered')""")
+    op.execute("ALTER TABLE lessons ADD COLUMN returned_fen bigint NOT NULL DEFAULT 0")
+    op.execute("ALTER TABLE lessons ALTER COLUMN returned_fen DROP DEFAULT")
+    for name, rule in {
+        "returned": "returned_fen BETWEEN 0 AND price_fen",
+        "divided": "(returned_fen > 0) = (state = 'divided')",
+    }.items():
+        op.execute(f"ALTER TABLE lessons ADD CONSTRAINT lessons_{name}_check CHECK ({rule})")
+    states = "'planned', 'applied', 'confirmed', 'objected', 'paid_out', 'divided', 'refunding', 'refunded'"
+    allow("state", f"state IN ({states})")
     allow("confirmed_by", "confirmed_by IN ('', 'guardian', 'silence', 'authority')")
     # What was objected to until now waited for nobody: each institution gets a week from today to answer.
     op.execute("""

@@ -1,0 +1,1 @@
+"""What families, institutions and authorities see: lessons consumed, money left, every coming deadline; sums."""
