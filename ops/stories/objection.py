@@ -45,7 +45,7 @@ async def play(story: Story, stack: Stack, scenario: Scenario) -> None:
     received_fen = await story.received_fen(institution)
     story.must("the institution received 100.00 and its part of 60.00 yuan", received_fen == 10_000 + PART_FEN)
     view = await scenario.show(bought.order_id, bought.guardian.token)
-    counted = (view.consumed_fen, view.returned_fen, view.left_fen)
+    counted = (view.consumed_fen, view.refunded_fen, view.left_fen)
     story.must("consumed, returned and left are the price", counted == (16_000, 14_000, 90_000))
 
 
