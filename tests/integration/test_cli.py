@@ -499,6 +499,24 @@ class TestSuspense:
         assert {"bank": "icbc", "account": account, "balance_fen": 0} in balances
         assert (await yike("ledger", "check")).status == 0
 
+    async def test_a_purchase_that_waits_for_its_payment_goes_on_when_it_is_matched(
+        self, yike: Yike, stack: Stack, scenario: Scenario, bought: Bought
+    ) -> None:
+        assert (await yike("bank", "tell", "accept_first", "--kind", "collect", "--after", "1h")).status == 0
+        buying = asyncio.create_task(scenario.buy(await scenario.new_guardian(), bought.institution, bought.course))
+
+        async def waits() -> Any:
+            async with connected(stack.dsn("escrow")) as connection:
+                return await connection.fetchval("SELECT order_id FROM accounts WHERE state = 'collecting'")
+
+        order = await until(waits, "the order waits for its payment")
+        account = bought.institution.account.supervised_account
+        receipt = await self.deposit(yike, account, bought.course.price_fen)
+        matched = await yike("suspense", "match", receipt["receipt_id"], order, "家长出示转账凭证")
+        assert (matched.status, matched.data["state"], matched.data["matched_order_id"]) == (0, "matched", str(order))
+        assert (await buying).order_id == order
+        assert (await yike("ledger", "check")).status == 0
+
     async def test_what_is_refused_says_why_and_which_figures_decided(self, yike: Yike, bought: Bought) -> None:
         nothing = await yike("suspense", "return", uuid4(), "无主资金")
         assert (nothing.status, "suspense_unknown" in nothing.error["error"]) == (4, True)

@@ -9,6 +9,7 @@ import pytest
 from ops.provision import create_databases, drop_databases, upgrade
 from ops.stack.servers import Servers
 from ops.stack_layout import PART_NAMES
+from shared.contracts.escrow import SuspenseDeadline
 from shared.contracts.orders import ObjectionDeadline
 from shared.ids import new_id
 
@@ -95,5 +96,30 @@ async def test_what_was_objected_to_before_there_were_answers_waits_for_one_from
         asked = ObjectionDeadline.model_validate_json(timer["data"])
         assert (asked, timer["type"]) == (ObjectionDeadline(order_id=row["order_id"], lesson_no=3), asked.TYPE)
         assert timer["key"] == asked.partition_key
+    finally:
+        await connection.close()
+
+
+_BOOKED = """
+INSERT INTO suspense (receipt_id, order_id, number, bank, reference, amount_fen, reason, state, booked_at)
+SELECT gen_random_uuid(), NULL, 'X', 'icbc', n::text, 100, 'wrong_amount', state, now() - interval '9 days'
+FROM unnest(ARRAY['open', 'returned']) WITH ORDINALITY s (state, n)
+"""
+
+
+async def test_what_was_in_suspense_before_it_had_a_deadline_is_told_of_at_once(dsns: dict[str, str]) -> None:
+    await upgrade("escrow", dsns["escrow"], "0003")
+    connection = await asyncpg.connect(dsns["escrow"])
+    try:
+        await connection.execute(_BOOKED)
+        await upgrade("escrow", dsns["escrow"])
+        rows = await connection.fetch("SELECT * FROM suspense ORDER BY state")
+        assert [(row["state"], row["account"], row["decision"]) for row in rows] == [
+            ("open", "", ""),
+            ("returned", "", ""),
+        ]
+        (timer,) = await connection.fetch("SELECT * FROM timers WHERE due_at <= now()")
+        assert (timer["type"], timer["subject"]) == (SuspenseDeadline.TYPE, str(rows[0]["receipt_id"]))
+        assert SuspenseDeadline.model_validate_json(timer["data"]).receipt_id == rows[0]["receipt_id"]
     finally:
         await connection.close()

@@ -22,6 +22,7 @@ _ROAD: Final = ("integration/test_road_batch.py", "integration/test_road_consume
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "services/escrow/domain.py": (
         "unit/test_escrow_domain.py",
+        "unit/test_escrow_suspense.py",
         "property/test_instruction_numbers.py",
         "property/test_ledger.py",
     ),

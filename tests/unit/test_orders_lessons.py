@@ -176,7 +176,7 @@ def test_an_authority_confirms_nothing_else(state: str) -> None:
 def test_what_was_objected_to_is_divided_and_nobody_confirms_it_then() -> None:
     one = lesson("objected")
     domain.divide(one, 40, DUE)
-    assert one == lesson("divided", answered_at=DUE)
+    assert one == lesson("divided", answered_at=DUE, returned_fen=40)
     for by in domain.CONFIRMS:
         assert_refused("lesson_state", one, lambda one, by=by: domain.confirm(one, by, DUE))
 
@@ -337,8 +337,19 @@ def test_an_answer_is_told_where_a_later_reminder_was_given() -> None:
 
 @pytest.mark.parametrize("state", STATES)
 def test_only_what_was_confirmed_is_paid_out_and_only_what_was_paid_out_comes_back(state: str) -> None:
-    assert domain.paid_out(lesson(state), PAID) == (state == "confirmed")
+    assert domain.paid_out(lesson(state), PAID) == (state in ("confirmed", "divided"))
     assert domain.came_back(lesson(state)) == (state == "paid_out")
+
+
+def test_of_a_divided_lesson_the_institution_receives_its_part_and_it_stays_divided() -> None:
+    one = lesson("objected")
+    domain.divide(one, 40, DUE)
+    assert domain.released_fen(one) == 0
+    assert domain.paid_out(one, PAID)
+    assert not domain.paid_out(one, PAID)
+    assert (one.state, one.paid_at, domain.released_fen(one)) == ("divided", PAID, one.price_fen - 40)
+    assert domain.came_back(one)
+    assert (one.state, one.paid_at, domain.released_fen(one)) == ("divided", None, 0)
 
 
 def test_what_came_back_is_paid_again() -> None:

@@ -74,9 +74,10 @@ class PaperWork(UnitOfWork):
         by: Sequence[str] = (),
         lock: Lock = True,
     ) -> list[T]:
-        assert not by, "nothing here is found by other columns"
         table = self.rows.get(model, {})
-        return [dataclasses.replace(table[key]) for key in sorted(set(keys)) if key in table]
+        names = by or sets.primary_key(model)
+        found = [row for _, row in sorted(table.items()) if _of(row, names) in set(keys)]
+        return [dataclasses.replace(row) for row in found]
 
     async def load(
         self,
@@ -105,7 +106,11 @@ class PaperWork(UnitOfWork):
 
 
 def _key(model: type[SQLModel], row: Any) -> Any:
-    key = tuple(getattr(row, name) for name in sets.primary_key(model))
+    return _of(row, sets.primary_key(model))
+
+
+def _of(row: Any, names: Sequence[str]) -> Any:
+    key = tuple(getattr(row, name) for name in names)
     return key[0] if len(key) == 1 else key
 
 
