@@ -6,6 +6,8 @@ SHELL := /bin/sh
 
 # embedded: servers from packages.  containers: testcontainers, needs Docker.
 STACK ?= embedded
+# Which story the demo plays: `yike demo --help` lists them.
+STORY ?= purchase
 # What pytest gets, as in: make test ARGS="-k refund -x"
 ARGS ?=
 # For make faults: only this fault, the number that repeats its chance, a mistake to build in, how long the soak is.
@@ -28,10 +30,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: help demo up down test check bench bench-long profile faults mutants lock clean
 
 help:
-	@echo "make demo    the whole system in the foreground, with a story played through it; ctrl-C ends it"
+	@echo "make demo    the whole system in the foreground, with a story played through it (STORY=name); ctrl-C ends it"
 	@echo "make up      the whole system in the background        make down   stop it"
 	@echo "make test    all tests (STACK=embedded|containers, ARGS=\"-k words\")"
-	@echo "make check   style, types, layers, contracts, migrations, compose file, lock"
+	@echo "make check   style, types, layers, contracts, rules, migrations, compose file, lock"
 	@echo "make bench   load and comparisons        make bench-long  also ten million rows and a midnight"
 	@echo "make profile a flame graph of every process under load"
 	@echo "make faults  21 kinds of faults under load, everything checked after each (ONE=name, SEED=n, BREAK=all, SOAK=1h)"
@@ -39,7 +41,7 @@ help:
 	@echo "make lock    newest versions into requirements.lock    make clean  remove data and caches"
 
 demo: $(INSTALLED)
-	@$(BIN)/yike demo
+	@$(BIN)/yike demo --story $(STORY)
 
 up: $(INSTALLED)
 	@$(BIN)/yike up
@@ -70,6 +72,7 @@ check: $(INSTALLED)
 	@echo "check: types" && $(BIN)/mypy --no-error-summary $(CODE)
 	@echo "check: layers" && $(BIN)/lint-imports --no-logo
 	@echo "check: contracts" && $(BIN)/python -m ops.check.contracts
+	@echo "check: rules" && $(BIN)/python -m ops.check.rules
 	@echo "check: migrations" && $(BIN)/python -m ops.check.migrations
 	@echo "check: compose" && $(BIN)/python -m ops.check.compose
 	@echo "check: lock" && $(BIN)/python -m ops.check.lock

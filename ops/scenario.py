@@ -62,7 +62,7 @@ from shared.contracts.orders import (
     SignIn,
     Token,
 )
-from shared.contracts.types import LessonTime
+from shared.contracts.types import LessonTime, RefundTerms
 from shared.documents import DocumentType, Sex, card_check_digit, uscc_check_character
 from shared.ids import new_id
 from shared.keys import KeyRing
@@ -214,6 +214,7 @@ class Scenario:
         lessons: int = 12,
         price_fen: int = 120_000,
         seats: int = 20,
+        refund_terms: RefundTerms | None = None,
         course_id: UUID | None = None,
     ) -> CourseView:
         """A course of one lesson a day at six in the evening, beginning tomorrow."""
@@ -230,6 +231,7 @@ class Scenario:
             title=title,
             price_fen=price_fen,
             lessons=tuple(plan),
+            refund_terms=refund_terms or RefundTerms(),
             seats=seats,
         )
         return await self.ask(request, CourseView, institution.token)

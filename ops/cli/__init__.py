@@ -29,7 +29,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "The stack": {
         "up": ("running:up", "Start the whole system in the background."),
         "down": ("running:down", "Stop it. Data stay."),
-        "demo": ("running:demo", "Play a whole story on a stack in the foreground."),
+        "demo": ("running:demo", "Play a whole story on a stack in the foreground; --story says which."),
     },
     "Look into it": {
         "status": ("running:status", "Processes, what waits, what is parked, what nobody has read yet."),

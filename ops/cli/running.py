@@ -13,7 +13,21 @@ import psutil
 from cyclopts import Parameter
 from rich.console import Console
 
-from ops.cli.base import DONE, FOUND, USUAL, CommandError, Common, age, console, error_console, local, table, yuan
+from ops import stories
+from ops.cli.base import (
+    DONE,
+    FOUND,
+    USUAL,
+    WRONG_CALL,
+    CommandError,
+    Common,
+    age,
+    console,
+    error_console,
+    local,
+    table,
+    yuan,
+)
 from ops.cli.kafka import Lag, looking
 from ops.cli.site import Found, connected
 from ops.stack.processes import ProcessState, detached_states, start_detached, stop_detached
@@ -281,13 +295,20 @@ def _draw_status(
         console.print("[dim]Parked messages: yike dlq list[/dim]")
 
 
-async def demo(*, common: Common = USUAL) -> int:
+async def demo(
+    *, story: Annotated[str, Parameter(help=f"Which story:\n\n{stories.listed()}")] = "purchase", common: Common = USUAL
+) -> int:
     """Play a whole story on a stack of its own in the foreground; ctrl-C ends it.
+
+    Exits with 0 only if all that the story tells has happened and the books prove, those of the bank as well.
 
     For example:
 
         yike demo
+        yike demo --story silence
     """
-    from ops import demo as story  # plays with half of this package: not for every command
+    if story not in stories.STORIES:
+        raise CommandError(f"There is no story {story!r}.", f"There are: {', '.join(stories.STORIES)}.", WRONG_CALL)
+    from ops import demo as stage  # plays with half of this package: not for every command
 
-    return await story.run(common, error_console if common.json else console)
+    return await stage.run(common, error_console if common.json else console, story)
