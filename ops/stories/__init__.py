@@ -14,6 +14,7 @@ STORIES: Final[dict[str, str]] = {
     "silence": "A guardian does not answer, through a week of holidays: silence confirms the lesson; it is paid out",
     "objection": "A guardian objects to lessons: the authority divides one fee, and gives one back after silence",
     "freeze": "An authority freezes an institution: no sale, no pay-out; thawed, what was due goes out once",
+    "reconcile": "A pay-out the bank made and did not tell of is found on its statement, and resolved by two people",
 }
 """Name of the story, and of its module → what it tells."""
 
