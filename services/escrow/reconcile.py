@@ -17,7 +17,8 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy import text
 
-from services.escrow.statements import BadStatement, Line, StatementFile, Totals, line_of
+from services.escrow.domain import SUSPENSE
+from services.escrow.statements import GATHERED_KIND, BadStatement, Line, StatementFile, Totals, line_of
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
 from shared.contracts.escrow import (
@@ -66,10 +67,11 @@ EXPECTED: Final[tuple[str, ...]] = (
        FROM bank_results WHERE bank = $1 AND happened_at >= $2 AND happened_at < $3
          AND verdict = 'applied' AND outcome IN ('paid', 'returned')""",
     # Money that belongs nowhere. A bank may have told of it more than once.
-    """SELECT DISTINCT ON (reference) reference, number, amount_fen, 'booked', happened_at
+    f"""SELECT DISTINCT ON (reference) reference, number, amount_fen, 'booked', happened_at
        FROM bank_results WHERE bank = $1 AND happened_at >= $2 AND happened_at < $3
-         AND verdict IN ('unknown_number', 'wrong_amount', 'late', 'double') AND outcome = 'paid'
-       ORDER BY reference, happened_at""",
+         AND verdict IN ({", ".join(f"'{verdict}'" for verdict in sorted({*SUSPENSE, "wrong_amount"}))})
+         AND outcome = 'paid'
+       ORDER BY reference, happened_at""",  # wrong_amount: what short and over were called once
 )
 """To add another kind of movement, add a SELECT here (if it is not a bank's result) and one to `BOOKED`."""
 
@@ -89,6 +91,23 @@ BOOKED: Final[tuple[str, ...]] = (
        JOIN transfers t ON (t.order_id, t.lesson_no, t.kind, t.turn, t.phase) = (l.order_id, l.lesson_no,
          CASE l.kind WHEN 'payout' THEN 'release' ELSE 'refund' END, 1, 1)
        WHERE l.statement_id = $1 AND l.fen > 0 AND l.kind IN ('payout', 'refund')""",
+    # A gathered payout: the transfers of all its lessons, of the time it was paid.
+    f"""SELECT l.line_no, t.amount_fen FROM statement_lines l
+       JOIN settlements s ON s.settlement_id = l.order_id JOIN gathered g ON g.settlement_id = s.settlement_id
+       JOIN transfers t ON (t.order_id, t.lesson_no, t.kind, t.phase) = (g.order_id, g.lesson_no, 'release', 2)
+         AND t.turn = CASE WHEN s.reference = l.reference THEN s.turn ELSE (
+           SELECT o.n - 1 FROM jsonb_array_elements_text(s.returned) WITH ORDINALITY AS o (reference, n)
+           WHERE o.reference = l.reference LIMIT 1) END
+       WHERE l.statement_id = $1 AND l.fen < 0 AND l.kind = '{GATHERED_KIND}'""",
+    # One that came back: the pending transfers the other way.
+    f"""SELECT l.line_no, t.amount_fen FROM statement_lines l
+       JOIN settlements s ON s.settlement_id = l.order_id JOIN gathered g ON g.settlement_id = s.settlement_id
+       JOIN transfers t ON (t.order_id, t.lesson_no, t.kind) = (g.order_id, g.lesson_no, 'release')
+         AND (t.turn, t.phase) = (1, 1)
+       WHERE l.statement_id = $1 AND l.fen > 0 AND l.kind = '{GATHERED_KIND}'""",
+    # Suspense that was sent back, and that came again.
+    """SELECT l.line_no, s.amount_fen FROM statement_lines l JOIN suspense s ON s.receipt_id = l.order_id
+       WHERE l.statement_id = $1 AND l.kind = 'return'""",
     # Suspense.
     """SELECT l.line_no, s.amount_fen FROM statement_lines l JOIN suspense s ON s.reference = l.reference
        WHERE l.statement_id = $1 AND s.bank = $2""",

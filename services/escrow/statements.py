@@ -26,13 +26,15 @@ from uuid import UUID
 
 from lxml import etree
 
-from services.escrow.domain import purpose_of
+from services.escrow.domain import purpose_of, settlement_of
 from shared.money import MAX_FEN, parse_yuan
 from shared.working_days import SHANGHAI
 
 Form = Literal["csv", "camt053"]
 Status = Literal["booked", "pending", "returned"]
 
+GATHERED_KIND: Final = "gathered"
+"""What a line's number stands for that is a settlement's: its `order_id` is the settlement then."""
 MOST_LINES: Final = 5_000_000
 """Most lines of one statement [ours]."""
 MOST_LINE_CHARACTERS: Final = 4_000
@@ -122,7 +124,9 @@ def line_of(
         raise BadStatement(f"{where}: booked on {booked_at.astimezone(SHANGHAI):%Y-%m-%d}, expected {day}")
     purpose = purpose_of(number)
     if purpose is None:
-        return Line(line_no, number, reference, fen, booked_at, status, None, None, None)
+        gathered = settlement_of(number)
+        subject = (gathered[0], None, GATHERED_KIND) if gathered else (None, None, None)
+        return Line(line_no, number, reference, fen, booked_at, status, *subject)
     return Line(line_no, number, reference, fen, booked_at, status, purpose.order_id, purpose.lesson_no, purpose.kind)
 
 

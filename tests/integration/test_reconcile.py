@@ -19,13 +19,19 @@ from shared.contracts.escrow import (
     BreakPage,
     BreaksOverdue,
     BreakView,
+    ChooseSettlement,
+    CloseSettlement,
     CloseStatement,
     CollectPayment,
     ListBreaks,
+    PayoutReturned,
     ProposeBreak,
     Reconciled,
     ReconciliationView,
+    ReleaseLesson,
     ResolveBreak,
+    ReturnSuspense,
+    Settled,
     ShowReconciliation,
     StatementLine,
     StatementTaken,
@@ -193,6 +199,43 @@ async def test_suspense_and_a_payment_that_came_back_and_was_paid_again_fit(bank
     view = await bank.reconcile([came, stray, out, back])
     assert view.no_breaks, await bank.breaks()
     assert view.closing_fen == view.ours_fen == PRICE_FEN + 500
+
+
+async def test_a_gathered_payout_is_one_line_for_all_its_lessons_and_may_come_back(bank: Bank) -> None:
+    escrow = bank.escrow
+    ask, came = await bank.order()
+    choice = ChooseSettlement(institution_id=ask.institution_id, mode="daily")
+    await escrow.harness.ask(choice, Actor("district-1", "authority"))
+    for lesson_no in (1, 2):
+        await escrow.at_once(ReleaseLesson(order_id=ask.order_id, lesson_no=lesson_no))
+    closed = await escrow.at_once(CloseSettlement(institution_id=ask.institution_id, bank=bank.code))
+    payout = only(Instruct, closed)
+    out = await bank.paid(payout)
+    await escrow.harness.expect(Settled, ask.order_id, lesson_no=2)
+    assert (await bank.reconcile([came, out])).no_breaks, await bank.breaks()
+    assert out.fen == -2 * LESSON_FEN
+    wrong = Row(out.number, out.reference, out.fen + 1)
+    assert (await bank.reconcile([came, wrong])).breaks == {"amount": 1}
+    back = await bank.paid(payout, outcome="returned", reference="back")
+    await escrow.harness.expect(PayoutReturned, ask.order_id, lesson_no=2)
+    assert (await bank.reconcile([came, out, back])).no_breaks, await bank.breaks()
+
+
+async def test_suspense_that_was_sent_back_is_a_line_of_its_own(bank: Bank) -> None:
+    escrow = bank.escrow
+    ask, came = await bank.order()
+    number = Instruct(
+        order_id=ask.order_id, number="X2", kind="collect", bank=bank.code, supervised_account="S-1", amount_fen=700
+    )
+    await escrow.at_once(result(number, reference="stray-2", happened_at=NOON))
+    (row,) = await escrow.harness.rows("escrow", "SELECT receipt_id FROM suspense WHERE bank = $1", bank.code)
+    giving_back = ReturnSuspense(receipt_id=row["receipt_id"], reason="无主")
+    await escrow.harness.ask(giving_back, Actor("ops-1", "operator"))
+    told = await escrow.harness.expect(Instruct, row["receipt_id"])
+    gone = await bank.paid(told)
+    view = await bank.reconcile([came, Row("X2", "stray-2", 700), gone])
+    assert view.no_breaks, await bank.breaks()
+    assert (gone.fen, view.closing_fen, view.ours_fen) == (-700, PRICE_FEN, PRICE_FEN)
 
 
 async def test_money_that_we_know_nothing_of_is_missing_here(bank: Bank) -> None:
