@@ -18,12 +18,20 @@ _RELEASED_TWICE: Final = """
 SELECT count(*) FROM (SELECT FROM transfers WHERE kind = 'release' AND phase = 2
                       GROUP BY order_id, lesson_no HAVING count(*) > 1) AS twice
 """
-_BOOKED: Final = "SELECT kind, count(*), sum(amount_fen) FROM instructions WHERE state = 'paid' GROUP BY 1 ORDER BY 1"
+# What was gathered is one payment for many lessons.
+_BOOKED: Final = """
+SELECT kind, count(*), sum(amount_fen) FROM (
+  SELECT i.kind, i.amount_fen FROM instructions i WHERE i.state = 'paid' AND NOT (i.kind = 'payout' AND EXISTS (
+    SELECT FROM gathered g WHERE (g.order_id, g.lesson_no) = (i.order_id, i.lesson_no)))
+  UNION ALL SELECT 'payout', amount_fen FROM settlements WHERE state = 'paid') AS paid GROUP BY 1 ORDER BY 1
+"""
+_PAYOUTS: Final = "SELECT count(*) FROM instructions WHERE state = 'paid' AND kind = 'payout'"
 _LATE_MONEY: Final = "SELECT count(*), coalesce(sum(amount_fen), 0) FROM suspense"
 _DONE: Final = "SELECT kind, count(*), sum(amount_fen) FROM entries WHERE outcome = 'paid' GROUP BY 1 ORDER BY 1"
 _PAID_OUT: Final = """
 SELECT (SELECT count(*) FROM lessons WHERE state = 'paid_out')
      + (SELECT count(*) FROM objections WHERE decision = 'split')
+     + (SELECT count(*) FROM refunds WHERE state = 'paid' AND deduction_fen > 0)
 """
 _STUCK: Final = """
 SELECT count(*) FROM purchases WHERE state NOT IN ('enrolled', 'ended')
@@ -42,7 +50,7 @@ async def sums(stack: Stack) -> dict[str, dict[str, list[str]]]:
         collected = booked.get("collect", (0, 0))
         booked["collect"] = (collected[0] + late[0], collected[1] + late[1])
         done = {row[0]: (row[1], row[2]) for row in await bank.fetch(_DONE)}
-        paid_out = await orders.fetchval(_PAID_OUT)
+        paid_out, payouts = await orders.fetchval(_PAID_OUT), await escrow.fetchval(_PAYOUTS)
         ends = await kafka.ends()
         letters = sum(end for partition, end in ends.items() if partition.topic.endswith(".dlq.v1"))
         late_timers = {name: await one.fetchval(_LATE_TIMERS) for name, one in databases.items()}
@@ -58,8 +66,8 @@ async def sums(stack: Stack) -> dict[str, dict[str, list[str]]]:
                 "nothing is stuck": _none(await orders.fetchval(_STUCK)),
                 "no timer is late": [f"{name}: {count}" for name, count in late_timers.items() if count],
                 "what was paid is known": []
-                if paid_out == booked.get("payout", (0, 0))[0]
-                else [f"{paid_out} lessons are paid out, {booked.get('payout')} payouts are paid"],
+                if paid_out == payouts
+                else [f"{paid_out} lessons are paid out, {payouts} payouts are paid"],
             },
             "I6": {"nothing waits in an outbox": [f"{name}: {count}" for name, count in unsent.items() if count]},
             "I8": {"nobody lags": await kafka.lag(ends), "there are no dead letters": _none(letters)},

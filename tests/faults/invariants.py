@@ -101,8 +101,23 @@ def the_bank_did_what_escrow_has_booked(world: World, expected: Expected) -> Ite
         if entry["outcome"] == "paid" and entry["number"] not in returned
     }
     suspense = {row["reference"]: row for row in world.tables["escrow.suspense"]}
+    # What was gathered is one payment under the settlement's number.
+    sums = {row["settlement_id"]: row for row in world.tables["escrow.settlements"]}
+    together = {(row["order_id"], row["lesson_no"]): row["settlement_id"] for row in world.tables["escrow.gathered"]}
+    gathered: Counter[UUID] = Counter()
+    instructed: list[tuple[str, Any]] = [(row["number"], {"kind": "payout", **row}) for row in sums.values()]
     for row in world.tables["escrow.instructions"]:
-        number = number_of(row)
+        settlement_id = together.get((row["order_id"], row["lesson_no"])) if row["kind"] == "payout" else None
+        if settlement_id is None:
+            instructed.append((number_of(row), row))
+            continue
+        gathered[settlement_id] += row["amount_fen"]
+        if (row["state"], row["reference"]) != (sums[settlement_id]["state"], sums[settlement_id]["reference"]):
+            yield f"{number_of(row)} is {row['state']}, its settlement {sums[settlement_id]['state']}"
+    for settlement_id, row in sums.items():
+        if gathered[settlement_id] != row["amount_fen"]:
+            yield f"{row['number']} is {row['amount_fen']} fen, its lessons {gathered[settlement_id]}"
+    for number, row in instructed:
         entry = done.pop(number, None)
         if row["state"] == "paid":
             if entry is None:

@@ -9,16 +9,17 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from bench.load import Order
 from ops.scenario import Guardian, Institution, Scenario
 from shared.contracts import topics
-from shared.contracts.catalog import CourseView
+from shared.contracts.catalog import CourseView, FreezeInstitution, InstitutionView, ThawInstitution
 from shared.contracts.complaints import FilingView, MoveFiling
 from shared.contracts.envelope import CONTRACTS, Event
-from shared.contracts.escrow import Refunded, Settled
+from shared.contracts.escrow import ChooseSettlement, Refunded, Settled, SettlementView
 from shared.contracts.orders import (
     AnswerObjection,
     AnswerRefund,
@@ -53,6 +54,9 @@ BUYERS: Final = 12
 TEACHERS: Final = 24
 LENIENT_S: Final = 15.0
 LOOK_S: Final = 0.05
+FROZEN: Final = timedelta(days=90)
+GATHERED: Final = 3
+"""So many lessons go out in one sum, if none is too late for it."""
 LEFT_OPEN: Final = 5
 SEATS: Final = 20_000
 """One complaint in so many is never closed."""
@@ -105,7 +109,8 @@ async def small_course(scenario: Scenario, number: int) -> CourseView:
 @dataclass
 class Load:
     """Who does what until its `end`: one of `courses` is bought, lessons of `taught` are taught, `complained` is
-    complained about, `unwanted` asked back, which `authority` (a token) decides. `lenient`: purchases may end without
+    complained about, `unwanted` asked back, which `authority` (a token) decides; the institution of `frozen` is frozen
+    and thawed, that of `gathered` is paid by the day and at once in turns. `lenient`: purchases may end without
     enrolment, as they may where clocks jump or banks refuse. There are as many children (`guardians`, one for each) and
     courses as it takes that no child has more open at one institution than the limits let it have."""
 
@@ -119,6 +124,8 @@ class Load:
     taught: Sequence[Order]
     complained: Sequence[Order]
     unwanted: Sequence[Order]
+    frozen: Sequence[Order]
+    gathered: Sequence[Order]
     authority: str
     lenient: bool = False
     lessons: Iterator[tuple[Order, int]] = field(init=False)
@@ -126,17 +133,21 @@ class Load:
     """How many of its workers have not ended."""
     _complained: Iterator[tuple[Order, int]] = field(init=False)
     _unwanted: Iterator[Order] = field(init=False)
+    _frozen: Iterator[tuple[Order, int]] = field(init=False)
+    _gathered: Iterator[tuple[Order, int]] = field(init=False)
     _ended: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.lessons = self._plan(self.taught)
         self._complained = self._plan(self.complained)
         self._unwanted = iter(self.unwanted)
+        self._frozen, self._gathered = self._plan(self.frozen), self._plan(self.gathered)
 
     def sign_in_again(self) -> None:
         """After the clock was moved far."""
         self.authority = self.scenario.token("authority", "changzhou-edu")
-        self.institution.token = self.scenario.token("institution", str(self.institution.institution_id))
+        for institution in (self.institution, *(orders[0].institution for orders in (self.frozen, self.gathered))):
+            institution.token = self.scenario.token("institution", str(institution.institution_id))
 
     @staticmethod
     def _plan(orders: Sequence[Order]) -> Iterator[tuple[Order, int]]:
@@ -153,6 +164,8 @@ class Load:
             (self._objects, 2),
             (self._complains, 2),
             (self._refunds, 2),
+            (self._freezes, 1),
+            (self._gathers, 1),
             (self._signs_in, 1),
         ]
         running = [asyncio.create_task(self._again(flow)) for flow, times in workers for _ in range(times)]
@@ -324,6 +337,37 @@ class Load:
             await self.scenario.ask(decision, RefundView, self.authority)
         await self.gateway.first(f"{order.order_id}:0", Refunded)
         self.expected.lessons |= {(order.order_id, number): "refunded" for number in refund.lessons}
+        return True
+
+    async def _freezes(self) -> bool:
+        """A lesson is confirmed while its institution is frozen, and paid out when it is thawed."""
+        order, number = next(self._frozen, (None, 0))
+        if order is None:
+            return False
+        institution_id, until = order.institution.institution_id, self.scenario.now() + FROZEN
+        freeze = FreezeInstitution(institution_id=institution_id, until=until, reason="核查资金去向")
+        await self.scenario.ask(freeze, InstitutionView, self.authority)
+        await self.applies(order, number)
+        await self._confirms(order, number)
+        thaw = ThawInstitution(institution_id=institution_id, reason="核查完毕")
+        await self.scenario.ask(thaw, InstitutionView, self.authority)
+        await self.is_paid(order, number)
+        return True
+
+    async def _gathers(self) -> bool:
+        """Lessons are gathered, and go out in one sum when their institution chooses to be paid at once again."""
+        some = [lesson for lesson, _ in zip(self._gathered, range(GATHERED), strict=False)]
+        if not some:
+            return False
+        institution_id = some[0][0].institution.institution_id
+        daily, at_once = (ChooseSettlement(institution_id=institution_id, mode=mode) for mode in ("daily", "at_once"))
+        await self.scenario.ask(daily, SettlementView, self.authority)
+        for order, number in some:
+            await self.applies(order, number)
+            await self._confirms(order, number)
+        await self.scenario.ask(at_once, SettlementView, self.authority)
+        for order, number in some:
+            await self.is_paid(order, number)
         return True
 
     async def _wants_back(self, order: Order) -> RefundView | None:

@@ -3,14 +3,14 @@
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench.load import LoadGateway, new_order, purchases
-from ops.scenario import Scenario
+from bench.load import LoadGateway, Order, new_order, purchases
+from ops.scenario import Guardian, Scenario
 from ops.stack.servers import Servers
 from ops.stack_layout import PART_NAMES, Stack
 from shared.clock import get_offset
@@ -37,6 +37,8 @@ COMPLAINED: Final = 40
 """So many of them are complained about."""
 UNWANTED: Final = 40
 """And so many asked back."""
+ELSEWHERE: Final = 24
+"""Orders of each institution that is frozen, or paid by the day."""
 WINDOW: Final = 200
 BEFORE_S: Final = 3.0
 """So long the load goes on before the fault, and after it."""
@@ -190,9 +192,10 @@ async def _prepared(
         institution, "少儿篮球基础班", lessons=COURSE_LESSONS, price_fen=PRICE_FEN, seats=SEATS
     )
     bought = [new_order(guardians[n % len(guardians)], institution, course) for n in range(BOUGHT)]
+    frozen, gathered = [await _orders_elsewhere(scenario, guardians, name) for name in ("青枫", "红梅")]
     async with LoadGateway(stack.client_settings) as loading:
-        await purchases(loading, bought, WINDOW)
-    expected.orders |= {order.order_id: "enrolled" for order in bought}
+        await purchases(loading, [*bought, *frozen, *gathered], WINDOW)
+    expected.orders |= {order.order_id: "enrolled" for order in (*bought, *frozen, *gathered)}
     await quiet(stack)
     await wait_for_morning(stack, scenario, days=COURSE_LESSONS + 2)
     next_course = await small_course(scenario, 1)
@@ -207,5 +210,16 @@ async def _prepared(
         taught=bought[UNWANTED:-COMPLAINED],
         complained=bought[-COMPLAINED:],
         unwanted=bought[:UNWANTED],
+        frozen=frozen,
+        gathered=gathered,
         authority=authority,
     )
+
+
+async def _orders_elsewhere(scenario: Scenario, guardians: Sequence[Guardian], name: str) -> list[Order]:
+    """Orders to be bought of an institution of their own."""
+    institution = await scenario.open_institution(f"常州{name}篮球培训中心")
+    course = await scenario.publish_course(
+        institution, "少儿篮球基础班", lessons=COURSE_LESSONS, price_fen=PRICE_FEN, seats=SEATS
+    )
+    return [new_order(guardians[n % len(guardians)], institution, course) for n in range(ELSEWHERE)]

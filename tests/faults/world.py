@@ -206,7 +206,7 @@ async def _under_way(databases: Databases) -> list[str]:
 TABLES: Final = {
     "catalog": ("courses", "reservations"),
     "orders": ("purchases", "lessons", "objections", "refunds"),
-    "escrow": ("accounts", "instructions", "transfers", "suspense", "suspensions"),
+    "escrow": ("accounts", "instructions", "transfers", "suspense", "suspensions", "settlements", "gathered"),
     "complaints": ("orders", "filings", "steps"),
     "notify": ("sms",),
     "bank": ("accounts", "entries"),
