@@ -42,6 +42,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Mend it": {
         "dlq": ("dlq:app", "Dead letters: what could not be handled. Look at them, replay them."),
         "suspense": ("suspense:app", "Money that came and belongs nowhere: list it, match it, send it back."),
+        "windup": ("windup:app", "An institution is gone: refund all its orders, with a dry run first."),
         "outbox": ("outbox:app", "The record of everything said: publish it again after Kafka has lost it."),
     },
     "Prepare it": {

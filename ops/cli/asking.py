@@ -1,4 +1,4 @@
-"""Asking a service as a gateway does, over Kafka, with an operator's token of the stack's keys."""
+"""Asking a service as a gateway does, over Kafka, with a token of the stack's keys, an operator's or authority's."""
 
 import asyncio
 import getpass
@@ -8,7 +8,7 @@ from aiokafka.errors import KafkaError
 
 from ops.cli.base import FOUND, NO_STACK, NOT_FOUND, WRONG_CALL, CommandError
 from ops.cli.site import Found, clock_now
-from shared.actors import Actor, issue_token
+from shared.actors import Actor, Role, issue_token
 from shared.contracts.envelope import Reply, Request
 from shared.keys import KeyRing, KeysError
 from shared.messaging.rpc import GatewayClient, OutcomeUnknown, RequestRefused
@@ -29,12 +29,12 @@ def whoever() -> str:
         return "operator"
 
 
-async def ask(found: Found, request: Request, answer: type[R], by: str = "") -> R:
-    """Asks as the operator `by` and returns the answer. Raises CommandError: refused, or no answer came."""
+async def ask(found: Found, request: Request, answer: type[R], by: str = "", role: Role = "operator") -> R:
+    """Asks as `by` in `role` and returns the answer. Raises CommandError: refused, or no answer came."""
     try:
-        actor = Actor(by or whoever(), "operator")
+        actor = Actor(by or whoever(), role)
     except ValueError as error:
-        raise CommandError(f"That is no operator's name: {error}", "Give one with --by.", WRONG_CALL) from None
+        raise CommandError(f"That is no {role}'s name: {error}", "Give one with --by.", WRONG_CALL) from None
     try:
         ring = KeyRing.load(found.keys, "ops")
         token = issue_token(ring, actor, now=await clock_now(found.admin_dsn), lifetime_seconds=TOKEN_S)

@@ -312,7 +312,8 @@ class Load:
 
     async def _refunds(self) -> bool:
         """One lesson is consumed; the rest is asked back while the institution files the next, and only one of the two
-        comes in time. The institution agrees, or objects and the authority decides."""
+        comes in time. Where that was the lesson, it is settled first, or excluded and released after the refund. The
+        institution agrees, or objects and the authority decides."""
         order = next(self._unwanted, None)
         if order is None:
             return False
@@ -320,7 +321,10 @@ class Load:
         await self._confirms(order, 1)
         await self.is_paid(order, 1)
         filed, refund = await asyncio.gather(self._asks(self.applies(order, 2)), self._wants_back(order))
-        if refund is None:  # the lesson was filed first
+        excluded = refund is None and self.chance.random() < 0.5
+        if excluded:
+            refund = await self._wants_back(order, excluded=(2,))
+        elif refund is None:  # the lesson was filed first
             await self._confirms(order, 2)
             await self.is_paid(order, 2)
             refund = await self._wants_back(order)
@@ -335,6 +339,9 @@ class Load:
                 order_id=order.order_id, refund_id=refund.refund_id, granted=True, deduction_fen=100, reason="经核查"
             )
             await self.scenario.ask(decision, RefundView, self.authority)
+        if excluded:
+            await self._confirms(order, 2)
+            await self.is_paid(order, 2)
         await self.gateway.first(f"{order.order_id}:0", Refunded)
         self.expected.lessons |= {(order.order_id, number): "refunded" for number in refund.lessons}
         return True
@@ -370,12 +377,16 @@ class Load:
             await self.is_paid(order, number)
         return True
 
-    async def _wants_back(self, order: Order) -> RefundView | None:
+    async def _wants_back(self, order: Order, excluded: tuple[int, ...] = ()) -> RefundView | None:
         """Asks back what is quoted; None if that is no longer so when it is asked."""
         token = order.guardian.token
         quote = await self.scenario.ask(QuoteRefund(order_id=order.order_id), RefundQuote, token)
         request = RequestRefund(
-            order_id=order.order_id, refund_id=new_id(), reason="孩子转学", quoted_fen=quote.refund_fen
+            order_id=order.order_id,
+            refund_id=new_id(),
+            reason="孩子转学",
+            quoted_fen=quote.refund_fen,
+            excluded=excluded,
         )
         try:
             return await self.scenario.ask(request, RefundView, token)

@@ -705,3 +705,30 @@ class TestWords:
 def said(service: str, type_: str, at: datetime, cause: UUID | None = None) -> Said:
     id_ = uuid4()
     return Said(at, 0, service, type_, "", "", id_, str(id_), str(cause or ""), True)
+
+
+class TestWindUp:
+    async def test_an_institution_that_is_gone_is_planned_refunded_and_looked_at_again(
+        self, yike: Yike, stack: Stack, scenario: Scenario
+    ) -> None:
+        institution = await scenario.open_institution("常州远航培训中心")
+        course = await scenario.publish_course(institution, "少儿跆拳道班")
+        families = [await scenario.new_guardian() for _ in range(2)]
+        orders = [await scenario.buy(family, institution, course) for family in families]
+        gone = (institution.institution_id, "--by", "changzhou-edu")
+
+        planned = await yike("windup", "plan", *gone)
+        assert (planned.status, planned.data["orders"], planned.data["refund_fen"]) == (0, 2, 240_000)
+        assert (await yike("windup", "show", *gone)).status == 4
+        meant = await yike("windup", "start", institution.institution_id, "人去楼空", "--by", "changzhou-edu")
+        assert meant.status == 2, "nobody was there to say yes"
+        said = ("windup", "start", institution.institution_id, "人去楼空", "--by", "changzhou-edu", "--yes")
+        done = await yike(*said)
+        assert (done.status, done.data["done_orders"], done.data["done_fen"]) == (0, 2, 240_000)
+        for order in orders:
+            assert (await scenario.until_refund(order, "paid")).ground == "institution_gone"
+        again = await yike(*said)
+        assert (again.status, again.data["orders"], again.data["done_orders"]) == (0, 0, 0)
+        drawn = await yike("windup", "show", *gone, as_json=False)
+        assert "Finished: 0 orders" in drawn.out
+        assert (await yike("ledger", "check")).status == 0
