@@ -347,9 +347,15 @@ async def test_a_lesson_that_was_divided_is_settled_for_good(counter: Counter, f
     part = settled(order).model_copy(update={"amount_fen": 1_000})
     back = Refunded(account_id=family.account_id, lesson_no=1, **about)
     returned = PayoutReturned(institution_id=order.institution_id, lesson_no=1, reason="account closed", **about)
-    for told in (part, back, returned, part):
+    for told in (part, back, returned):
         await counter.answers(order, told)
     assert await counter.trace(order) == before
+    await counter.answers(order, part)
+    (row,) = await counter.harness.rows(
+        "orders", "SELECT state, paid_at FROM lessons WHERE order_id = $1 AND lesson_no = 1", order.order_id
+    )
+    assert row["state"] == "divided"
+    assert row["paid_at"] is not None, "an invoice is owed for the institution's part"
 
 
 async def test_what_an_institution_keeps_of_a_refund_is_of_no_lesson(counter: Counter, family: Family) -> None:

@@ -108,11 +108,12 @@ async def test_an_objection_stops_the_clock_and_nobody_is_reminded_after_it(coun
     assert [one.lesson_no for one in await told(counter, order, LessonWaiting)] == [2]
     await objected(counter, order, 2)
     assert await deadlines(counter, order) == []
-    before = await counter.trace(order)
+    before = await told(counter, order, LessonWaiting)
     await until(counter, due + timedelta(days=30))
     for number in (1, 2):
         await counter.answers(order, LessonDeadline(order_id=order.order_id, lesson_no=number))
-    assert await counter.trace(order) == before
+    assert await told(counter, order, LessonWaiting) == before
+    assert await told(counter, order, LessonConfirmed) == []
     assert (await lesson(counter, order, 1)).state == (await lesson(counter, order, 2)).state == "objected"
     assert await released(counter, order) == []
 

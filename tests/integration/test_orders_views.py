@@ -107,7 +107,8 @@ async def test_a_family_sees_lessons_consumed_money_left_and_every_coming_deadli
     assert (shown.consumed_fen, shown.left_fen, shown.refunded_fen) == (FEES[1], FEES[0] + FEES[2], 0)
 
     await objected(counter, order, 1)
-    assert [one.lesson_no for one in (await only(counter, family)).deadlines] == [3], "an objection stops that clock"
+    coming = [(one.kind, one.lesson_no) for one in (await only(counter, family)).deadlines]
+    assert coming == [("objection.raised", 1), ("lesson", 3)], "an objection stops that clock, and starts another"
     await counter.advance(due - counter.harness.now())
     seen = await only(counter, family)
     assert seen.deadlines == ()

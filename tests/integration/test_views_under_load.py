@@ -81,7 +81,7 @@ class Town:
         """A purchase, paid through escrow at the bank, of a course whose lessons are over."""
         counter, order = self.counter, self.counter.new_order(family)
         order.institution_id = institution_id
-        price, count, now = self.random.randint(5_000, 500_000), self.random.randint(2, 6), self.harness.now()
+        price, count, now = self.random.randint(5_000, 120_000), self.random.randint(2, 6), self.harness.now()
         ends = [now - timedelta(hours=count - number) for number in range(1, count + 1)]
         lessons = tuple(
             LessonTime(lesson_no=number, starts_at=at - timedelta(minutes=50), ends_at=at - timedelta(minutes=5))

@@ -37,7 +37,7 @@ T = TypeVar("T")
 START: Final = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 POLICY: Final = policy_for("changzhou", "文化艺术", date(2026, 3, 1))
 OPEN_STATES: Final = ("to_sign", "to_pay", "paying", "held", "cancelling", "refunding")
-DONE_STATES: Final = ("confirmed", "paid_out", "refunded")
+DONE_STATES: Final = ("confirmed", "paid_out", "divided", "refunded")
 WHICH: Final = st.integers(0, 1)
 
 
@@ -160,8 +160,11 @@ class Limits(RuleBasedStateMachine):
         """The first ones, or all."""
         order_id = self._pick(which, enrolled=True)
         assert order_id is not None
-        sql = "UPDATE lessons SET state = $3, confirmed_by = $4 WHERE order_id = $1 AND lesson_no <= $2"
-        self.run(self._set(sql, order_id, lessons, state, "" if state == "refunded" else "guardian"))
+        sql = """UPDATE lessons SET state = $3, confirmed_by = $4, paid_at = CASE WHEN $3 = 'paid_out' THEN now() END,
+                   returned_fen = CASE WHEN $3 = 'divided' THEN price_fen ELSE 0 END
+                 WHERE order_id = $1 AND lesson_no <= $2"""
+        confirmed_by = "guardian" if state in ("confirmed", "paid_out") else ""
+        self.run(self._set(sql, order_id, lessons, state, confirmed_by))
         for lesson in self.orders[order_id][1][:lessons]:
             lesson.counts = False
 

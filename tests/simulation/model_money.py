@@ -82,6 +82,8 @@ class Escrow:
 
     def hear(self, m: Heard) -> str:
         """One message."""
+        if "order_id" not in m.data:  # a reminder of money in suspense, which is a person's
+            return ""
         order = m.data["order_id"]
         account = self.accounts.get(order)
         if m.type == "escrow.payment.collect.v1":
