@@ -111,7 +111,7 @@ async def test_a_family_sees_lessons_consumed_money_left_and_every_coming_deadli
     assert coming == [("objection.raised", 1), ("lesson", 3)], "an objection stops that clock, and starts another"
     await counter.advance(due - counter.harness.now())
     seen = await only(counter, family)
-    assert seen.deadlines == ()
+    assert [one.kind for one in seen.deadlines] == ["objection.unanswered"]
     assert (seen.consumed_lessons, seen.left_fen) == (2, FEES[0])
 
 

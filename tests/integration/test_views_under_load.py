@@ -151,7 +151,7 @@ class Town:
             assert view.consumed_fen + view.left_fen + view.refunded_fen == view.price_fen
             assert view.consumed_fen == sum(one.price_fen for one in view.lessons if one.state in CONSUMED)
             waiting = [one.lesson_no for one in view.lessons if one.state == "applied"]
-            assert sorted(one.lesson_no for one in view.deadlines if one.lesson_no) == waiting
+            assert sorted(one.lesson_no for one in view.deadlines if one.kind == "lesson") == waiting
 
     async def institution_looks(self) -> None:
         """The totals are those of the lessons on the page."""

@@ -439,6 +439,10 @@ class Orders:
                 lesson.state, lesson.paid = "paid_out", m.now
             case "escrow.payout_returned.v1", "paid_out":
                 lesson.state, lesson.paid = "confirmed", None
+            case "escrow.settled.v1", "divided":
+                lesson.paid = lesson.paid or m.now
+            case "escrow.payout_returned.v1", "divided":
+                lesson.paid = None
             case "orders.lesson.apply.v1", "applied":
                 pass
             case "orders.lesson.confirm.v1", ("confirmed" | "paid_out"):
