@@ -160,7 +160,8 @@ class Limits(RuleBasedStateMachine):
         """The first ones, or all."""
         order_id = self._pick(which, enrolled=True)
         assert order_id is not None
-        sql = """UPDATE lessons SET state = CAST($3 AS text), confirmed_by = $4, paid_at = CASE WHEN CAST($3 AS text) = 'paid_out' THEN now() END,
+        sql = """UPDATE lessons SET state = CAST($3 AS text), confirmed_by = $4,
+                   paid_at = CASE WHEN CAST($3 AS text) = 'paid_out' THEN now() END,
                    returned_fen = CASE WHEN CAST($3 AS text) = 'divided' THEN price_fen ELSE 0 END
                  WHERE order_id = $1 AND lesson_no <= $2"""
         confirmed_by = "guardian" if state in ("confirmed", "paid_out") else ""
