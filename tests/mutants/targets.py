@@ -13,6 +13,7 @@ MONEY: Final = frozenset(
         "services/escrow/domain.py",
         "services/escrow/ledger.py",
         "services/orders/purchases/saga.py",
+        "services/orders/refunds/domain.py",
         "shared/money.py",
         "ops/bank/book.py",
     }
@@ -22,6 +23,8 @@ _ROAD: Final = ("integration/test_road_batch.py", "integration/test_road_consume
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "services/escrow/domain.py": (
         "unit/test_escrow_domain.py",
+        "unit/test_escrow_refunds.py",
+        "unit/test_escrow_settlements.py",
         "unit/test_escrow_suspense.py",
         "property/test_instruction_numbers.py",
         "property/test_ledger.py",
@@ -31,8 +34,11 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "services/orders/purchases/saga.py": ("unit/test_orders_saga.py", "property/test_saga.py"),
     "services/orders/lessons/domain.py": ("unit/test_orders_lessons.py",),
     "services/orders/objections/domain.py": ("unit/test_orders_objections.py", "unit/test_orders_lessons.py"),
+    "services/orders/refunds/domain.py": ("unit/test_orders_refunds.py",),
+    "services/orders/invoices/domain.py": ("unit/test_orders_invoices.py",),
+    "services/orders/purchases/limits.py": ("unit/test_orders_limits.py",),
     "services/orders/families/domain.py": ("unit/test_families_domain.py",),
-    "services/catalog/domain.py": ("unit/test_catalog_domain.py", "property/test_seats.py"),
+    "services/catalog/domain.py": ("unit/test_catalog_domain.py", "unit/test_catalog_freeze.py", "property/test_seats.py"),
     "services/complaints/domain.py": ("unit/test_complaints_domain.py",),
     "services/notify/domain.py": ("unit/test_notify_domain.py", "unit/test_notify_reminders.py"),
     "ops/bank/book.py": ("unit/test_bank_book.py",),
