@@ -13,6 +13,7 @@ from services.escrow.domain import (
     SUSPENSE,
     Account,
     Answer,
+    Gathered,
     Instruction,
     Purpose,
     Settlement,
@@ -34,7 +35,7 @@ from services.escrow.domain import (
     start,
 )
 from services.escrow.payees import Payees, payees_of
-from services.escrow.tables import BankResultRow, InstructionRow, SettlementRow
+from services.escrow.tables import BankResultRow, GatheredRow, InstructionRow, SettlementRow
 from shared.contracts.bank import Instruct, Result
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
@@ -152,7 +153,10 @@ async def move_money(work: UnitOfWork, messages: Sequence[Message[ReleaseLesson]
     sums = await work.load(SettlementRow, Settlement, {key[0] for key in gathered.values() if key})
     paid_out = {message.data.order_id for message in messages if isinstance(message.data, ReleaseLesson)}
     institutions = {accounts[order_id].institution_id for order_id in paid_out & accounts.keys()}
-    booking = _Booking(work, await payees_of(work, institutions))
+    back = [purposes[message.id] for message in messages if _came_back(message.data)]
+    alone = {(purpose.order_id, purpose.lesson_no) for purpose in back if purpose and purpose.kind == "payout"}
+    together = await work.load(GatheredRow, Gathered, alone, lock=False)
+    booking = _Booking(work, await payees_of(work, institutions), frozenset(together))
     for message in messages:
         purpose = purposes[message.id]
         account = accounts.get(purpose.order_id) if purpose else None
@@ -182,6 +186,10 @@ def _purpose(data: ReleaseLesson | Result) -> Purpose | None:
     return Purpose("payout", data.order_id, data.lesson_no, 0)
 
 
+def _came_back(data: ReleaseLesson | Result) -> bool:
+    return isinstance(data, Result) and data.outcome == "returned"
+
+
 def _settlement(data: ReleaseLesson | Result) -> tuple[UUID, int] | None:
     return settlement_of(data.number) if isinstance(data, Result) else None
 
@@ -189,9 +197,11 @@ def _settlement(data: ReleaseLesson | Result) -> tuple[UUID, int] | None:
 class _Booking:
     """The rows that one batch of releases and results comes to."""
 
-    def __init__(self, work: UnitOfWork, payees: Payees) -> None:
+    def __init__(self, work: UnitOfWork, payees: Payees, together: frozenset[tuple[UUID, int]]) -> None:
+        """`together`: lessons that were paid with others, so that nothing can come back under their own numbers."""
         self.work = work
         self.payees = payees
+        self.together = together
         self.raw: list[RawResult] = []
         self.suspense: list[Suspense] = []
         self.causes: dict[UUID, Message[Result]] = {}
@@ -242,6 +252,8 @@ class _Booking:
                 self._changed(account, instruction)
         else:
             verdict = judge_outgoing(instruction, answer)
+            if verdict == "applied" and _came_back(result) and instruction.key[:2] in self.together:
+                verdict = "conflict"  # the bank was never told this number
             if verdict == "applied":
                 self._paid_out(message, account, instruction)
         if verdict in SUSPENSE and result.outcome == "paid":

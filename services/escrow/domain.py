@@ -388,8 +388,10 @@ def judge_collect(account: Account, instruction: Instruction, answer: Answer) ->
             return "applied"
         return "short" if answer.amount_fen < account.price_fen else "over"
     if answer.outcome == "refused":
+        if answer.attempt != instruction.attempt:
+            return "stale"
         if account.state == "collecting":
-            return "applied" if answer.attempt == instruction.attempt else "stale"
+            return "applied"
         return "repeated" if account.state == "failed" else "conflict"
     return "conflict"
 
@@ -557,6 +559,7 @@ def match(account: Account, collect: Instruction, money: Suspense, now: datetime
     transfer = hold(account, money.reference, now)
     account.reason = ""
     collect.state, collect.reference, collect.changed_at = "paid", money.reference, now
+    collect.attempt += 1  # under the number the bank was told nothing is waited for any more, whatever it says of it
     money.state, money.matched_order_id = "matched", account.order_id
     return transfer
 
@@ -591,6 +594,8 @@ def gone_back(money: Suspense, instruction: Instruction, answer: Answer, now: da
         instruction.returned = [*instruction.returned, instruction.reference]
         instruction.state, instruction.reference = "dropped", ""
         money.state = "open"
+    elif instruction.attempt >= MOST_ATTEMPTS:  # no number is left: a person decides anew
+        instruction.state, money.state = "dropped", "open"
     else:
         instruction.state = "refused"
 

@@ -46,7 +46,7 @@ async def thaw(work: UnitOfWork, message: Message[InstitutionThawed]) -> None:
     """Payouts again: what waited begins to go out."""
     institution_id = message.data.institution_id
     if await _note(work, institution_id, message.data.change_no, "thawing"):
-        work.send(ThawPayouts(institution_id=institution_id), message)
+        work.send(ThawPayouts(institution_id=institution_id, change_no=message.data.change_no), message)
 
 
 async def _note(work: UnitOfWork, institution_id: UUID, change_no: int, state: str) -> bool:
@@ -65,7 +65,7 @@ async def let_go(work: UnitOfWork, message: Message[ThawPayouts]) -> None:
     """The next orders of a thawing institution; those a complaint holds go on waiting. Frozen again: it stops."""
     ask = message.data
     known = (await work.load(FreezeRow, Freeze, [ask.institution_id])).get(ask.institution_id)
-    if known is None or known.state != "thawing":
+    if known is None or known.state != "thawing" or ask.change_no not in (0, known.change_no):
         return
     parameters = {"institution": ask.institution_id, "after": ask.after, "most": ORDERS_AT_ONCE}
     order_ids = list((await (await work.connection()).execute(_WAITING, parameters)).scalars())
@@ -74,7 +74,7 @@ async def let_go(work: UnitOfWork, message: Message[ThawPayouts]) -> None:
     payees = await payees_of(work, [ask.institution_id])
     ledger.post(work, await let_go_of(work, message, free, payees), free)
     if len(order_ids) == ORDERS_AT_ONCE:
-        work.send(ThawPayouts(institution_id=ask.institution_id, after=order_ids[-1]), message)
+        work.send(ThawPayouts(institution_id=ask.institution_id, change_no=ask.change_no, after=order_ids[-1]), message)
     else:
         await settlements.close_what_is_open(work, ask.institution_id, message)
         known.state, known.changed_at = "thawed", work.now

@@ -110,7 +110,8 @@ BOOKED: Final[tuple[str, ...]] = (
        WHERE l.statement_id = $1 AND l.kind = 'return'""",
     # Suspense.
     """SELECT l.line_no, s.amount_fen FROM statement_lines l JOIN suspense s ON s.reference = l.reference
-       WHERE l.statement_id = $1 AND s.bank = $2""",
+       WHERE l.statement_id = $1 AND s.bank = $2
+         AND (l.kind = 'collect' AND s.matched_order_id = l.order_id) IS NOT TRUE""",  # that is its order's hold
 )
 
 _TEMPORARY: Final = """

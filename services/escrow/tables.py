@@ -165,6 +165,12 @@ class SettlementRow(Base, table=True):
         CheckConstraint("amount_fen > 0 AND lessons > 0", name="positive"),
         UniqueConstraint("number"),
         Index("settlements_institution", "institution_id", "closed_at"),
+        # What was refused or came back and is not paid yet.
+        Index(
+            "settlements_trouble",
+            "settlement_id",
+            postgresql_where="state = 'refused' OR (state = 'sent' AND attempt > 0)",
+        ),
     )
 
     settlement_id: UUID = Field(primary_key=True)

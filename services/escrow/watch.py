@@ -19,14 +19,18 @@ LOOK_EVERY_S: Final = 15.0
 SUSPENSE: Final = Gauge("yike_suspense_receipts", "movements of money in suspense, by state", ("state",))
 SUSPENSE_FEN: Final = Gauge("yike_suspense_fen", "fen in suspense, neither matched nor returned")
 SUSPENSE_OVERDUE: Final = Gauge("yike_suspense_overdue", "movements of money in suspense past their deadline")
-TROUBLE: Final = Gauge("yike_payments_in_trouble", "payouts, refunds and returns refused or come back, not paid yet")
+TROUBLE: Final = Gauge(
+    "yike_payments_in_trouble",
+    "payments refused or come back, not paid yet",
+)
 
-# By the indexes suspense_open and instructions_trouble: what was done with costs nothing.
+# By the indexes suspense_open, instructions_trouble and settlements_trouble: what was done with costs nothing.
 NEEDS_A_PERSON: Final = """
 SELECT count(*) FILTER (WHERE state = 'open') AS open, count(*) FILTER (WHERE state = 'returning') AS returning,
        coalesce(sum(amount_fen), 0)::bigint AS fen, count(*) FILTER (WHERE due_at <= yike_now()) AS overdue,
        (SELECT count(*) FROM instructions
-        WHERE kind <> 'collect' AND (state = 'refused' OR (state = 'sent' AND attempt > 0))) AS trouble
+        WHERE kind <> 'collect' AND (state = 'refused' OR (state = 'sent' AND attempt > 0)))
+       + (SELECT count(*) FROM settlements WHERE state = 'refused' OR (state = 'sent' AND attempt > 0)) AS trouble
 FROM suspense WHERE state IN ('open', 'returning')
 """
 

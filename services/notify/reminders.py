@@ -56,7 +56,7 @@ WORDING: Final[Mapping[str, str]] = MappingProxyType(
         ),
         LESSON_SETTLED: "订单尾号{order}第{lesson}课次的费用{yuan}元已由监管银行拨付给培训机构，可登录查看明细。",
         ORDER_REFUNDED: "订单尾号{order}的退费{yuan}元已由监管银行原路退回，到账时间以银行为准。",
-        REFUND_MOVED: "订单尾号{order}的退费申请{state}，应退{yuan}元，可登录查看。",
+        REFUND_MOVED: "订单尾号{order}的退费申请{state}，可登录查看。",
         COMPLAINT_MOVED: "您提交的{kind}（编号{number}）{state}，承办部门：{department}，电话：{hotline}。",
         COMPLAINT_OVERDUE: (
             "您提交的{kind}（编号{number}）超过规定期限尚未办结，已转督办，承办部门：{department}，电话：{hotline}。"
@@ -67,9 +67,9 @@ WORDING: Final[Mapping[str, str]] = MappingProxyType(
 
 _KINDS: Final = {"complaint": "投诉", "report": "举报"}
 _REFUND_STATES: Final = {
-    "asked": "已提交，机构应于{until}前答复，逾期视为同意",
-    "contested": "机构有异议，由主管部门于{until}前裁定",
-    "paying": "已通过，款项将于{until}前原路退回",
+    "asked": "（{yuan}元）已提交，机构应于{until}前答复，逾期视为同意",
+    "contested": "（{yuan}元）机构有异议，由主管部门于{until}前裁定",
+    "paying": "已通过，{yuan}元将于{until}前原路退回",
     "rejected": "经主管部门裁定不予退费",
     "withdrawn": "已撤回",
 }
@@ -161,8 +161,7 @@ def refund_moved(message: Message[RefundMoved], now: datetime) -> Notice | None:
     until = until_words(event.act_by) if event.act_by else ""
     params = {
         "order": _tail(event.order_id),
-        "state": _REFUND_STATES[event.state].format(until=until),
-        "yuan": yuan(event.refund_fen),
+        "state": _REFUND_STATES[event.state].format(until=until, yuan=yuan(event.refund_fen)),
     }
     subject = f"{event.refund_id}/{event.state}"
     return Notice(event.account_id, REFUND_MOVED, subject, params, now + LIFETIME, cause_of(message))

@@ -94,9 +94,10 @@ class DivideLesson(Command, type="escrow.lesson.divide.v1", topic=_COMMANDS, key
 
 class ThawPayouts(Command, type="escrow.payouts.thaw.v1", topic=_COMMANDS, key="institution_id"):
     """Escrow to itself: the institution is not frozen any more, what waited goes out once, some orders at a time;
-    those up to `after` are done."""
+    those up to `after` are done. `change_no` is that of the thaw: a later one begins anew."""
 
     institution_id: UUID
+    change_no: Annotated[int, Field(ge=0)] = 0
     after: UUID | None = None
 
 

@@ -9,7 +9,7 @@ import pytest
 from shared.actors import Actor
 from shared.contracts.catalog import GiveBackSeat
 from shared.contracts.envelope import Request
-from shared.contracts.escrow import RefundDelayed, Refunded, RefundOrder
+from shared.contracts.escrow import DivideLesson, RefundDelayed, Refunded, RefundOrder
 from shared.contracts.orders import (
     AnswerRefund,
     ApplyLesson,
@@ -348,6 +348,41 @@ async def test_of_an_institution_that_is_gone_everything_unconsumed_goes_back(co
     await counter.harness.until(lambda: len(counter.harness.seen(WoundUp, institution_id)) == 2)
     assert (await wind_up(counter, institution_id, ShowWindUp)).done_orders == 0
     assert [await counter.said(order) for order in orders] == said
+
+
+async def test_what_an_authority_left_out_of_a_refund_goes_back_when_the_institution_is_gone(
+    counter: Counter, family: Family
+) -> None:
+    order = await one_consumed(counter, family)
+    refund = await asked(counter, order)
+    await ask(counter, answering(order, refund, agrees=False), order.institution)
+    await ask(counter, deciding(order, refund, granted=True, lessons=(3,)), AUTHORITY)
+    await counter.answers(order, refunded(order, FEES[2]))
+    assert await states(counter, order) == ["confirmed", "planned", "refunded"]
+    await counter.refused_without_a_trace("refund_exists", asking(order, FEES[1]), family.actor, order)
+
+    plan = await wind_up(counter, order.institution_id, PlanWindUp)
+    assert (plan.orders, plan.lessons, plan.refund_fen) == (1, 1, FEES[1])
+    await counter.harness.ask(StartWindUp(institution_id=order.institution_id, reason="机构失联"), AUTHORITY)
+    told = await counter.harness.expect(WoundUp, order.institution_id)
+    assert (told.orders, told.refund_fen) == (1, FEES[1])
+    command = await counter.harness.expect(DivideLesson, order.order_id)
+    assert (command.lesson_no, command.release_fen) == (2, 0)
+    shown = await counter.show(order)
+    assert (shown.consumed_fen, shown.refunded_fen, shown.left_fen) == (FEES[0], FEES[1] + FEES[2], 0)
+
+
+async def test_an_id_of_another_order_and_another_answer_or_decision_are_refused(
+    counter: Counter, family: Family
+) -> None:
+    order, other = await one_consumed(counter, family), await one_consumed(counter, family)
+    refund = await asked(counter, order)
+    again = asking(other, TWO_FEN).model_copy(update={"refund_id": refund.refund_id})
+    await counter.refused_without_a_trace("refund_exists", again, family.actor, other)
+    await ask(counter, answering(order, refund, agrees=False), order.institution)
+    await ask(counter, deciding(order, refund, granted=False), AUTHORITY)
+    for request in (deciding(order, refund, granted=True), deciding(order, refund, granted=True, lessons=(2,))):
+        await counter.refused_without_a_trace("refund_state", request, AUTHORITY, order)
 
 
 async def unpaid(counter: Counter, family: Family) -> Order:

@@ -38,7 +38,11 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "services/orders/invoices/domain.py": ("unit/test_orders_invoices.py",),
     "services/orders/purchases/limits.py": ("unit/test_orders_limits.py",),
     "services/orders/families/domain.py": ("unit/test_families_domain.py",),
-    "services/catalog/domain.py": ("unit/test_catalog_domain.py", "unit/test_catalog_freeze.py", "property/test_seats.py"),
+    "services/catalog/domain.py": (
+        "unit/test_catalog_domain.py",
+        "unit/test_catalog_freeze.py",
+        "property/test_seats.py",
+    ),
     "services/complaints/domain.py": ("unit/test_complaints_domain.py",),
     "services/notify/domain.py": ("unit/test_notify_domain.py", "unit/test_notify_reminders.py"),
     "ops/bank/book.py": ("unit/test_bank_book.py",),

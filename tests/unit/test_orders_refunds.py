@@ -149,6 +149,7 @@ def test_an_institution_that_agrees_may_keep_used_materials_up_to_what_the_contr
     assert (one.state, one.deduction_fen, one.refund_fen) == ("paying", 1_166, 5_501)
     assert one.act_by == NOW + DAY * 15
     assert not domain.answer(one, True, 500, "教材已领用", POLICY, NOW)
+    refused("refund_state", domain.answer, one, True, 400, "教材已领用", POLICY, NOW)
     refused("refund_state", domain.answer, one, False, 0, "不同意", POLICY, NOW)
 
 
@@ -171,6 +172,8 @@ def test_an_authority_grants_some_of_it_or_rejects_it() -> None:
     assert domain.decide(one, PRICES, True, [3, 3], 34, "第2课确已上", BY, POLICY, NOW)
     assert (one.state, one.lessons, one.fee_fen, one.refund_fen) == ("paying", [3], 3_334, 3_300)
     assert not domain.decide(one, PRICES, True, [3], 34, "第2课确已上", BY, POLICY, NOW)
+    refused("refund_state", domain.decide, one, PRICES, True, [3], 35, "第2课确已上", BY, POLICY, NOW)
+    refused("refund_state", domain.decide, one, PRICES, False, [], 0, "第2课确已上", BY, POLICY, NOW)
     refused("refund_state", domain.decide, one, PRICES, False, [], 0, "另议", BY, POLICY, NOW)
 
     one = contested()

@@ -141,6 +141,7 @@ def _silence(work: UnitOfWork, message: Message[LessonDeadline], lesson: Lesson,
     times = reminders(work.region, purchase.category, lesson)
     reminder = domain.remind(lesson, times, work.now)
     if reminder is None:
+        _set_timer(work, lesson, times, message)  # the days have moved since it was set: a new calendar, another rule
         return False
     assert purchase.institution_id is not None
     assert lesson.answer_by is not None

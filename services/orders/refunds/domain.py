@@ -224,7 +224,8 @@ def answer(refund: Refund, agrees: bool, used_materials_fen: int, words: str, po
 
     Raises Refused: refund_state, amount_invalid (more than the contract's price of the materials, or than is left).
     """
-    said = f"{'同意' if agrees else '不同意'}：{words}"
+    materials = f"（材料费 {yuan(used_materials_fen)} 元）" if used_materials_fen else ""
+    said = f"{'同意' if agrees else '不同意'}{materials}：{words}"
     if refund.answer == said:
         return False
     _require(refund, "asked")
@@ -256,8 +257,10 @@ def decide(
     Granted for all its lessons, or for `lessons` of them, less `deduction_fen`; `prices` are those of its lessons.
     Raises Refused: refund_state, lesson_unknown (not of this refund), amount_invalid (nothing would be left).
     """
-    if refund.decision == reason and refund.decided_by == by:
-        return False
+    if (refund.decision, refund.decided_by) == (reason, by) and granted == (refund.state != "rejected"):
+        same = sorted(set(lessons) or refund.lessons) == refund.lessons and deduction_fen == refund.deduction_fen
+        if same or not granted:
+            return False
     _require(refund, "contested")
     chosen = sorted(set(lessons)) or refund.lessons
     strangers = [number for number in chosen if number not in refund.lessons]

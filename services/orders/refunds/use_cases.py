@@ -71,6 +71,8 @@ async def request(work: UnitOfWork, message: Message[RequestRefund]) -> None:
     if known is not None:
         work.reply(message, view(known))
         return
+    if await work.load(RefundRow, Refund, [data.refund_id], lock=False):
+        raise Refused("refund_exists")  # of another order
     policy = policy_of(work, order)
     offered = domain.quote(order, lessons, policy, data.at_fault, work.now)
     domain.require_refundable(order, domain.latest(refunds), offered)

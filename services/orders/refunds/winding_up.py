@@ -7,12 +7,13 @@ left alone, and one the guardian has asked for is granted in full.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
 
+from services.orders.lessons import money
 from services.orders.lessons.domain import Lesson
 from services.orders.lessons.tables import LessonRow
 from services.orders.purchases import saga
@@ -39,6 +40,7 @@ from shared.messaging.work import UnitOfWork
 
 ORDERS_AT_ONCE: Final = 100
 """Orders in one transaction."""
+RESTART_AFTER: Final = timedelta(hours=1)
 GIVE_UP: Final = frozenset({"placed", "to_sign", "to_pay", "paying", "held"})
 """States of a purchase that is not in its course yet: it ends, and money that came goes back."""
 REASON: Final = "institution_gone"
@@ -46,7 +48,7 @@ _RULE: Final = "机构关闭或失联，未消课时全额退费 [law] GF-2021-2
 _CHANGING: Final = ("run", "reason", "decided_by", "started_at", "finished_at", "orders", "lessons", "refund_fen",
                     "given_up", "pending", "done_orders", "done_fen")  # fmt: skip
 
-# Orders whose refund is on its way or paid are done; of the others, what is planned or asked back is to be refunded.
+# What is on its way back or back is done; what else is planned, or asked back and not decided, is to be refunded.
 _TOTALS: Final = text("""
 SELECT count(DISTINCT order_id) FILTER (WHERE state IN ('planned', 'refunding')) AS orders,
        count(*) FILTER (WHERE state IN ('planned', 'refunding')) AS lessons,
@@ -56,8 +58,8 @@ SELECT count(DISTINCT order_id) FILTER (WHERE state IN ('planned', 'refunding'))
           AND state IN ('placed', 'to_sign', 'to_pay', 'paying', 'held')) AS given_up
 FROM (
   SELECT l.order_id, l.state, l.price_fen FROM purchases p JOIN lessons l ON l.order_id = p.order_id
-  WHERE p.institution_id = :institution AND p.state = 'enrolled' AND NOT EXISTS (
-    SELECT FROM refunds r WHERE r.order_id = p.order_id AND r.state IN ('paying', 'paid'))) open
+  WHERE p.institution_id = :institution AND p.state = 'enrolled' AND (l.state <> 'refunding' OR NOT EXISTS (
+    SELECT FROM refunds r WHERE r.order_id = p.order_id AND r.state IN ('paying', 'paid')))) open
 """)
 _ORDERS: Final = text("""
 SELECT order_id FROM purchases
@@ -93,11 +95,13 @@ async def plan(work: UnitOfWork, message: Message[PlanWindUp]) -> None:
 
 
 async def start(work: UnitOfWork, message: Message[StartWindUp]) -> None:
-    """Begins. While it runs, asked again it only tells how far it is; once finished, it looks at every order again."""
+    """Begins. While it runs, asked again it only tells how far it is; once finished, or when it has not come to its end
+    for an hour (its message was parked), it looks at every order again. A purchase of which nothing but its placing was
+    known when it ran is found by a later start."""
     actor = work.actor(message, "authority")
     ask = message.data
     known = (await work.load(WindUpRow, WindUp, [ask.institution_id])).get(ask.institution_id)
-    if known is not None and known.finished_at is None:
+    if known is not None and known.finished_at is None and work.now < known.started_at + RESTART_AFTER:
         work.reply(message, _view(known))
         return
     totals = await _totals(work, ask.institution_id)
@@ -135,9 +139,9 @@ async def go_on(work: UnitOfWork, message: Message[GoOnWindingUp]) -> None:
         saga.refused(work, purchase, REASON, message)
     work.update(PurchaseRow, given_up, *PURCHASE_CHANGES)
     enrolled = [order_id for order_id in order_ids if purchases[order_id].state == "enrolled"]
-    refunds = await _refund(work, message, enrolled, known.reason)
-    known.done_orders += len(refunds)
-    known.done_fen += sum(refund.refund_fen for refund in refunds)
+    refunds, returned = await _refund(work, message, enrolled, known.reason)
+    known.done_orders += len({refund.order_id for refund in refunds} | {lesson.order_id for lesson in returned})
+    known.done_fen += sum(refund.refund_fen for refund in refunds) + sum(lesson.price_fen for lesson in returned)
     if len(order_ids) == ORDERS_AT_ONCE:
         work.send(GoOnWindingUp(institution_id=ask.institution_id, run=ask.run, after=order_ids[-1]), message)
     else:
@@ -147,20 +151,28 @@ async def go_on(work: UnitOfWork, message: Message[GoOnWindingUp]) -> None:
     work.update(WindUpRow, [known], *_CHANGING)
 
 
-async def _refund(work: UnitOfWork, cause: Message[Any], order_ids: Sequence[UUID], reason: str) -> list[Refund]:
-    """Refunds of these orders that were not decided before, with the bank now."""
+async def _refund(
+    work: UnitOfWork, cause: Message[Any], order_ids: Sequence[UUID], reason: str
+) -> tuple[list[Refund], list[Lesson]]:
+    """Refunds of these orders that were not decided before, with the bank now; and lessons that go back alone, because
+    the one refund of their order was granted for others only."""
     orders = await work.load(PurchaseRow, Order, order_ids, lock=False)
     lessons = await work.load_all(LessonRow, Lesson, order_ids, by=("order_id",))
     known = await work.load_all(RefundRow, Refund, order_ids, by=("order_id",))
     new: list[Refund] = []
     granted: list[Refund] = []
     marked: list[Lesson] = []
+    alone: list[Lesson] = []
     for order_id in order_ids:
         order = orders[order_id]
         policy = policy_of(work, order)
         last = domain.latest([one for one in known if one.order_id == order_id])
         of_order = [lesson for lesson in lessons if lesson.order_id == order_id]
         if last is not None and last.state in ("paying", "paid"):
+            for lesson in (one for one in of_order if one.state == "planned" and one.price_fen):
+                lesson.state, lesson.returned_fen, lesson.answered_at = "divided", lesson.price_fen, work.now
+                money.divide(work, lesson, 0, cause)
+                alone.append(lesson)
             continue
         untaught = [lesson.lesson_no for lesson in of_order if lesson.state in ("planned", "refunding")]
         fee = sum(lesson.price_fen for lesson in of_order if lesson.lesson_no in untaught)
@@ -181,10 +193,10 @@ async def _refund(work: UnitOfWork, cause: Message[Any], order_ids: Sequence[UUI
         marked += domain.mark(of_order, untaught, "refunding")
     for refund in (*granted, *new):
         begin(work, refund, cause)
-    work.update(LessonRow, marked, "state")
+    work.update(LessonRow, [*marked, *alone], "state", "returned_fen", "answered_at")
     work.update(RefundRow, granted, *CHANGING)
     work.insert(RefundRow, new)
-    return [*granted, *new]
+    return [*granted, *new], alone
 
 
 async def _totals(work: UnitOfWork, institution_id: UUID) -> dict[str, int]:
