@@ -149,9 +149,8 @@ STATES: Final[Mapping[str, str]] = {
 }
 """How an institution calls the states of a lesson."""
 
-_OURS: Final = (
-    """CASE WHEN x.state <> 'divided' THEN x.state WHEN x.paid_at IS NULL THEN 'confirmed' ELSE 'paid_out' END"""
-)
+_OURS: Final = """
+CASE WHEN x.state <> 'divided' THEN x.state WHEN x.paid_at IS NULL THEN 'confirmed' ELSE 'paid_out' END"""
 """Of a divided lesson the institution has its part, to be paid or paid."""
 
 # Lessons do not know their institution, so that confirming one changes no index: its orders are looked at by an index
@@ -163,7 +162,7 @@ _TOTALS: Final = f"""
   SELECT l.state, count(*) AS lessons, sum(l.fen) AS fen
   FROM purchases p CROSS JOIN LATERAL (
     SELECT {_OURS} AS state, x.price_fen - x.returned_fen AS fen FROM lessons x
-    WHERE x.order_id = p.order_id AND x.returned_fen < x.price_fen OFFSET 0) l
+    WHERE x.order_id = p.order_id AND (x.state <> 'divided' OR x.returned_fen < x.price_fen) OFFSET 0) l
   WHERE p.institution_id = :institution GROUP BY l.state) t)"""
 _PAGE: Final = f"""
 WITH looked_at AS MATERIALIZED (
@@ -173,10 +172,11 @@ WITH looked_at AS MATERIALIZED (
     ORDER BY order_id LIMIT :orders) p),
 scanned AS MATERIALIZED (SELECT order_id, title FROM looked_at WHERE before < :lessons),
 found AS (
-  SELECT l.order_id, l.lesson_no, s.title, l.price_fen - l.returned_fen AS price_fen, coalesce(l.answered_at, l.applied_at) AS since, l.answer_by
+  SELECT l.order_id, l.lesson_no, s.title, l.price_fen - l.returned_fen AS price_fen,
+    coalesce(l.answered_at, l.applied_at) AS since, l.answer_by
   FROM scanned s CROSS JOIN LATERAL (
     SELECT x.*, {_OURS} AS ours FROM lessons x
-    WHERE x.order_id = s.order_id AND x.returned_fen < x.price_fen OFFSET 0) l
+    WHERE x.order_id = s.order_id AND (x.state <> 'divided' OR x.returned_fen < x.price_fen) OFFSET 0) l
   WHERE l.ours = :state AND (l.order_id, l.lesson_no) > (:after_order, :after_lesson)
   ORDER BY l.order_id, l.lesson_no LIMIT :wanted)
 SELECT (SELECT CAST(json_agg(f ORDER BY f.order_id, f.lesson_no) AS text) FROM found f),
