@@ -31,7 +31,7 @@ from shared.contracts.escrow import (
     SettlementPaid,
     SettlementView,
 )
-from shared.ids import new_id
+from shared.ids import instruction_number, new_id
 from tests.harness import Harness
 from tests.integration.test_escrow import LESSON_FEN, OPERATOR, PRICE_FEN, Complaint, Escrow, only, result
 
@@ -373,6 +373,18 @@ async def test_a_sum_that_comes_back_days_later_is_a_new_entry_of_each_lesson_an
         (1, "released", "releasing"),
         (1, "releasing", "released"),
     ]
+
+
+async def test_nothing_comes_back_under_the_number_of_a_lesson_that_was_paid_with_others(daily: Gatherer) -> None:
+    asks, told = await daily.gathered(1)
+    await daily.answer(told)
+    number = instruction_number("P", asks[0].order_id, 1, 0)
+    wrong = result(told, number=number, outcome="returned", reference="who knows", order_id=asks[0].order_id)
+    assert await daily.escrow.tell(wrong) == []
+    assert (await daily.escrow.money(asks[0]))["released_fen"] == LESSON_FEN
+    report = await audit.check(daily.harness.dsns["escrow"])
+    assert list(report.violations) == ["no payment contradicts the books"]
+    await daily.harness.rows("escrow", "DELETE FROM bank_results WHERE number = $1", number)
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,13 @@ from shared.contracts.escrow import (
     BreakPage,
     BreaksOverdue,
     BreakView,
+    CancelPayment,
     ChooseSettlement,
     CloseSettlement,
     CloseStatement,
     CollectPayment,
     ListBreaks,
+    MatchSuspense,
     PayoutReturned,
     ProposeBreak,
     Reconciled,
@@ -219,6 +221,18 @@ async def test_a_gathered_payout_is_one_line_for_all_its_lessons_and_may_come_ba
     back = await bank.paid(payout, outcome="returned", reference="back")
     await escrow.harness.expect(PayoutReturned, ask.order_id, lesson_no=2)
     assert (await bank.reconcile([came, out, back])).no_breaks, await bank.breaks()
+
+
+async def test_late_money_that_was_matched_with_its_own_order_is_one_movement(bank: Bank) -> None:
+    escrow = bank.escrow
+    ask = escrow.collection(account=bank.account)
+    told = only(Instruct, await escrow.at_once(ask))
+    await escrow.at_once(CancelPayment(order_id=ask.order_id, reason="expired"))
+    came = await bank.paid(told)
+    (row,) = await escrow.harness.rows("escrow", "SELECT receipt_id FROM suspense WHERE bank = $1", bank.code)
+    matching = MatchSuspense(receipt_id=row["receipt_id"], order_id=ask.order_id, reason="银行回单")
+    await escrow.harness.ask(matching, Actor("ops-1", "operator"))
+    assert (await bank.reconcile([came])).no_breaks, await bank.breaks()
 
 
 async def test_suspense_that_was_sent_back_is_a_line_of_its_own(bank: Bank) -> None:

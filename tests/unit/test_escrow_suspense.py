@@ -100,6 +100,8 @@ def test_money_is_the_fee_of_an_order_that_waits_or_waited_for_it(state: str, to
     # The very movement, told again, is the payment; whatever else comes is one too many.
     assert judge_collect(one, collect, answer("paid", PRICE_FEN, "R-9")) == "repeated"
     assert judge_collect(one, collect, answer("paid", PRICE_FEN, "R-1")) == "double"
+    # What the bank was asked for before is refused now, or once more: nothing waits for it.
+    assert judge_collect(one, collect, answer("refused", PRICE_FEN)) == "stale"
 
 
 @pytest.mark.parametrize(
@@ -165,6 +167,16 @@ def test_a_refused_return_stays_on_its_way_and_is_tried_under_a_new_number() -> 
     first = back.number
     assert ask_again(back, LATER)
     assert (back.state, back.number == first) == ("sent", False)
+
+
+def test_a_return_that_was_refused_under_its_last_number_is_open_again() -> None:
+    came = money(state="returning")
+    back = Instruction(RECEIPT, 0, "return", PRICE_FEN, NOW, attempt=MOST_ATTEMPTS)
+    gone_back(came, back, answer("refused", PRICE_FEN, attempt=MOST_ATTEMPTS), LATER)
+    assert (came.state, back.state) == ("open", "dropped")
+    refused("suspense_attempts", give_back, came, back, LATER)
+    match(account("failed", reason="expired"), instruction("collect", state="dropped"), came, LATER)
+    assert came.state == "matched"
 
 
 @pytest.mark.parametrize("state", ["matched", "returned"])
