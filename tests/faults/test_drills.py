@@ -10,7 +10,7 @@ from ops.stack.servers import Servers
 from tests.faults.drills import FAULTS
 from tests.faults.strike import strike
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SHORT: Final = [name for name, fault in FAULTS.items() if fault.short]
 
