@@ -21,8 +21,10 @@ SELECT institution_id, 'frozen' AS what, '' AS bank, '' AS value FROM (
   SELECT institution_id FROM freezes WHERE institution_id = ANY(CAST(:institutions AS uuid[])) AND state = 'frozen'
   ORDER BY institution_id FOR SHARE) f
 UNION ALL
-SELECT institution_id, 'mode', '', mode FROM settlement_modes
-WHERE institution_id = ANY(CAST(:institutions AS uuid[])) AND mode <> 'at_once'
+SELECT institution_id, 'mode', '', mode FROM (
+  SELECT institution_id, mode FROM settlement_modes
+  WHERE institution_id = ANY(CAST(:institutions AS uuid[])) AND mode <> 'at_once'
+  ORDER BY institution_id FOR SHARE) m
 UNION ALL
 SELECT institution_id, 'account', bank, payout_account FROM payout_accounts
 WHERE institution_id = ANY(CAST(:institutions AS uuid[]))
@@ -80,8 +82,8 @@ def set_closing(work: UnitOfWork, institution_id: UUID, bank: str, due_at: datet
 
 
 async def payees_of(work: UnitOfWork, institution_ids: Iterable[UUID]) -> Payees:
-    """How these institutions stand. Those that are frozen stay so until the commit: what begins to wait is seen by the
-    thaw that comes after it."""
+    """How these institutions stand. Those that are frozen, or are paid daily or weekly, stay so until the commit:
+    what begins to wait is seen by the thaw, or the choice, that comes after it."""
     institutions = set(institution_ids)
     rows: Sequence[Any] = ()
     if institutions:

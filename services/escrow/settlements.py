@@ -97,10 +97,7 @@ class OtherAccount:
 
 
 async def choose(work: UnitOfWork, message: Message[ChooseSettlement]) -> None:
-    """At once, daily or weekly from now on. What is gathered goes out at the new mode's cut-off, or now.
-
-    A lesson whose release began before may still be gathered as the old mode said: its timer stands.
-    """
+    """At once, daily or weekly from now on. What is gathered goes out at the new mode's cut-off, or now."""
     ask = message.data
     actor = work.actor(message, "institution", "authority")
     if actor.role == "institution" and actor.subject != str(ask.institution_id):
@@ -138,12 +135,14 @@ async def _show(work: UnitOfWork, message: Message[Any], institution_id: UUID) -
 
 
 async def close_what_is_open(work: UnitOfWork, institution_id: UUID, cause: Message[Any]) -> None:
-    """Timers for all that is gathered: at the cut-offs of the institution's mode; at once if that is what it chose."""
+    """What is gathered goes out: at the cut-offs of the institution's mode (timers), or now if it is paid at once."""
     mode = (await payees_of(work, [institution_id])).modes.get(institution_id)
     parameters = {"institution": institution_id}
     for bank in (await (await work.connection()).execute(_BANKS, parameters)).scalars().all():
-        due_at = next_cut_off(bank, mode, work.now) if mode else work.now
-        set_closing(work, institution_id, bank, due_at, cause)
+        if mode:
+            set_closing(work, institution_id, bank, next_cut_off(bank, mode, work.now), cause)
+        else:  # no timer, which would wait as long as a clock that was fast is put back
+            work.send(CloseSettlement(institution_id=institution_id, bank=bank), cause)
 
 
 # --- the cut-off ------------------------------------------------------------------------------------------------------

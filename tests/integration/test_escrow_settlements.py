@@ -151,6 +151,19 @@ async def test_what_is_gathered_goes_out_when_the_institution_is_paid_at_once_ag
     assert [type(one) for one in await daily.release(ask, 2)] == [Instruct, Released]
 
 
+async def test_releases_that_race_the_choice_are_never_left_until_a_cut_off(daily: Gatherer) -> None:
+    asks = [await daily.held() for _ in range(4)]
+    releases = [ReleaseLesson(order_id=ask.order_id, lesson_no=1) for ask in asks]
+    # As by two copies of the service: the lock of the choice decides.
+    await asyncio.gather(daily.escrow.at_once(*releases), daily.choose("at_once"))
+
+    async def none_waits() -> bool:
+        sql = "SELECT FROM gathered WHERE institution_id = $1 AND settlement_id IS NULL"
+        return not await daily.harness.rows("escrow", sql, daily.institution_id)
+
+    await daily.harness.until(none_waits)
+
+
 # --- gathered, closed, paid -------------------------------------------------------------------------------------------
 
 
