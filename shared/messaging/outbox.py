@@ -64,6 +64,7 @@ SELECT * FROM unnest(CAST(:@type AS text[]), CAST(:@subject AS text[]), CAST(:@i
 ON CONFLICT (type, subject) DO UPDATE SET id = excluded.id, due_at = excluded.due_at, data = excluded.data,
   key = excluded.key, correlationid = excluded.correlationid, causationid = excluded.causationid,
   traceparent = excluded.traceparent
+WHERE (timers.due_at, timers.data, timers.key) IS DISTINCT FROM (excluded.due_at, excluded.data, excluded.key)
 """
 
 _CANCEL_TIMERS: Final = """
@@ -87,7 +88,10 @@ def messages(rows: Sequence[OutboxRow]) -> tuple[Write, Write]:
 
 
 def timers(wanted: Iterable[TimerRow]) -> tuple[Write, Write]:
-    """Cancels and sets timers; of several wishes for one (type, subject) the last one counts."""
+    """Cancels and sets timers; of several wishes for one (type, subject) the last one counts.
+
+    One that stands as it is wanted is left alone, so deciding the same again changes nothing.
+    """
     last = {(timer.type, timer.subject): timer for timer in wanted}
     ordered = [last[key] for key in sorted(last)]
     cancelled = [timer for timer in ordered if timer.due_at is None]

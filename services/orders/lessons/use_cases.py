@@ -140,12 +140,11 @@ def _silence(work: UnitOfWork, message: Message[LessonDeadline], lesson: Lesson,
         return False
     times = reminders(work.region, purchase.category, lesson)
     reminder = domain.remind(lesson, times, work.now)
+    _set_timer(work, lesson, times, message)
     if reminder is None:
-        _set_timer(work, lesson, times, message)  # the days have moved since it was set: a new calendar, another rule
-        return False
+        return False  # too early, told already, or the days have moved since it was set: a new calendar, another rule
     assert purchase.institution_id is not None
     assert lesson.answer_by is not None
-    _set_timer(work, lesson, times, message)
     work.send(
         LessonWaiting(
             order_id=lesson.order_id,
@@ -201,8 +200,6 @@ async def decide(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
             if purchase is None:
                 raise Refused("order_unknown")
             lesson = lessons.get(key)
-            if key[1] == 0:
-                continue  # what an institution keeps of a refund is paid out, and is no lesson
             if lesson is None:
                 raise Refused("lesson_unknown", lessons=purchase.lessons)
             if decisions[type(message.data)](work, message, lesson, purchase):
