@@ -66,6 +66,7 @@ class Story:
     told: list[tuple[str, bool]] = field(default_factory=list)
     institutions: list[Institution] = field(default_factory=list)
     orders: list[UUID] = field(default_factory=list)
+    phones: list[str] = field(default_factory=list)
     with_timeline: bool = False
     sms_before: int = 0
 
@@ -161,8 +162,9 @@ class Story:
         self.console.print(lines)
 
     def sent(self) -> list[dict[str, Any]]:
-        """The SMS sent since the story began, oldest first."""
-        return read_sms(self.stack.sms_file)[self.sms_before :]
+        """The SMS to its families since the story began, oldest first; not what waited for those of another story."""
+        since = read_sms(self.stack.sms_file)[self.sms_before :]
+        return [sms for sms in since if sms["phone"].endswith(tuple(self.phones))]
 
     def sms(self, purpose: str) -> int:
         """How many of them were sent for one purpose."""
@@ -194,7 +196,9 @@ async def sign_in(story: Story, scenario: Scenario, *families: Family) -> list[G
     names = f"{', '.join(first)} and {last}" if first else last
     signing_in = asyncio.gather(*(scenario.sign_in() for _ in families))
     sign = "signs in" if len(families) == 1 else "sign in"
-    return await story.step(f"{names} {sign} with the code from their SMS", signing_in)
+    guardians = await story.step(f"{names} {sign} with the code from their SMS", signing_in)
+    story.phones += [guardian.phone for guardian in guardians]
+    return guardians
 
 
 async def add_families(story: Story, scenario: Scenario, guardians: list[Guardian], *families: Family) -> None:

@@ -62,6 +62,8 @@ class Account:
         return paid, paid - sum(gone), *gone
 
 
+PAID: Final = ("held", "refunding", "refunded")
+"""States of an account in which a lesson can be released or divided; a refund may have left some lessons out."""
 PAYMENT_TIMER: Final = "escrow.payment.deadline.v1"
 INSTRUCTION_TIMER: Final = "escrow.instruction.deadline.v1"
 SEND_BACK: Final = ("escrow.payment.cancel.v1", "escrow.order.refund.v1")
@@ -136,7 +138,7 @@ class Escrow:
     def _release(self, m: Heard, order: str, account: Account) -> None:
         number = m.data["lesson_no"]
         known = ("payout", number) in account.payments or number in account.given_back
-        if not known and account.state in ("held", "refunding", "refunded"):
+        if not known and account.state in PAID:
             self._pay_out(m, order, account, number, account.fee(number))
 
     def _pay_out(self, m: Heard, order: str, account: Account, number: int, amount: int) -> None:
@@ -148,8 +150,11 @@ class Escrow:
 
     def _divide(self, m: Heard, order: str, account: Account) -> None:
         number, part = m.data["lesson_no"], m.data["release_fen"]
-        if account.payments.keys() & {("payout", number), ("refund", number)} or account.state != "held":
+        decided = account.payments.keys() & {("payout", number), ("refund", number)} or number in account.given_back
+        if decided or account.state not in PAID:
             return
+        if not part:
+            account.given_back.add(number)
         payments = {"payout": Payment(part, "waiting"), "refund": Payment(account.fee(number) - part, "waiting")}
         for kind, payment in payments.items():
             if payment.amount:

@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
+from unittest.mock import patch
 from uuid import UUID
 
+import uuid_utils.compat
 from aiokafka import ConsumerRecord
 
 from ops.provision import create_databases, upgrade
@@ -46,6 +48,8 @@ RELAY_LABELS: Final = ("send", "mark")
 ALL_OF_IT: Final = (0,) * 200
 """Takes what waits, oldest first, as much as one poll may bring."""
 MOST_ROUNDS: Final = 200
+IDS_OF_PEOPLE: Final = 100_000
+"""More than are made before the first history; each history's begin there."""
 
 # The clock of the stack is a function of each database; here it reads a row that only the simulation changes. Commits
 # need not reach the disk: the server does not die here.
@@ -84,6 +88,18 @@ class Heard:
     asking: UUID | None = None
 
 
+class Ids:
+    """Numbers in place of random bits: what a seed plays again has the same ids, so the same partitions."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def new(self) -> UUID:
+        """The next id, a UUIDv7 of `START`."""
+        self.made += 1
+        return UUID(int=int(START.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62 | self.made)
+
+
 class Watcher(Protocol):
     """Who wants to know what was committed."""
 
@@ -112,6 +128,7 @@ class Simulation:
         self.counts: Counter[str] = Counter()
         self.processes: dict[str, Process] = {}
         self.connections: dict[str, Any] = {}
+        self._ids = Ids()
         self._runner: asyncio.Runner
         self._seen = 0
 
@@ -138,6 +155,7 @@ class Simulation:
         generate_keys(self.folder / "keys", [*PARTICIPANTS, "ops"])
         admin, suffix = self.servers.postgres_admin_dsn, f"_s{new_id().hex[-8:]}"
         async with AsyncExitStack() as closing:
+            closing.enter_context(patch.object(uuid_utils.compat, "uuid7", self._ids.new))
             for name, dsn in (await create_databases(admin, PARTICIPANTS, suffix=suffix)).items():
                 await upgrade(name, dsn)
                 settings = Settings(kafka="", database=dsn, keys=self.folder / "keys")
@@ -159,6 +177,7 @@ class Simulation:
         await self.connections["catalog"].execute("UPDATE courses SET reserved = 0, taken = 0")
         self.topics, self._seen = Topics(), 0
         self.askings, self.answers, self.contracts, self.strange = {}, {}, {}, set()
+        self._ids.made = IDS_OF_PEOPLE
         await self.set_clock(START)
 
     # --- the world moves ------------------------------------------------------------------------------------------

@@ -165,6 +165,16 @@ def test_a_division_that_cannot_be_is_refused(lesson_no: int, release_fen: int, 
     refuses(code, one, lambda: divide(one, [], lesson_no, release_fen, NOW))
 
 
+def test_a_lesson_that_was_left_out_of_a_refund_is_divided_all_the_same() -> None:
+    one = account()
+    (back,) = ask(one, 9)
+    start(one, back, NOW)
+    assert told(divide(one, [], 10, 103, NOW)) == [("payout", 10, 103, "sent")]
+    settle(one, back, "R-refund", NOW)
+    assert told(divide(one, [], 1, 0, NOW)) == [("refund", 1, 100, "sent")]
+    assert (one.state, one.given_back) == ("refunded", [9, 1])
+
+
 def test_a_lesson_in_a_refund_is_not_divided() -> None:
     one = account()
     ask(one, 9, 10)
