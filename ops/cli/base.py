@@ -13,6 +13,8 @@ from zoneinfo import ZoneInfo
 from cyclopts import Parameter
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
@@ -79,6 +81,14 @@ class Common:
         """A progress display that never gets into the JSON."""
         with showing(error_console if self.json else console) as shown:
             yield shown
+
+    @contextmanager
+    def counting(self, words: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar of so many steps, gone at the end; it is told how many are done. Nothing where a program listens."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Bars(*columns, console=console, disable=self.json, transient=True) as bars:
+            task = bars.add_task(words, total=total)
+            yield lambda done: bars.update(task, completed=done)
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Goes on if `yes` was given or a person at a terminal says so. Raises CommandError otherwise."""

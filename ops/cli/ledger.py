@@ -32,7 +32,8 @@ async def check(*, common: Common = USUAL) -> int:
     """
     dsn = Found(common).dsn("escrow")
     async with connected(dsn):
-        report = await audit.check(dsn)
+        with common.counting("proofs", len(audit.CHECKS)) as done:
+            report = await audit.check(dsn, done)
     common.show(report, lambda console: _draw_report(console, report))
     return DONE if report.good else FOUND
 

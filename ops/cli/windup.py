@@ -5,11 +5,9 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from cyclopts import App, Parameter
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
 from ops.cli.asking import ask
-from ops.cli.base import DONE, USUAL, Common, console, yuan
+from ops.cli.base import DONE, USUAL, Common, yuan
 from ops.cli.site import Found
 from ops.cli.suspense import Reason
 from shared.contracts.orders import PlanWindUp, ShowWindUp, StartWindUp, WindUpView
@@ -70,13 +68,11 @@ async def start(institution: UUID, reason: Reason, *, by: By, yes: bool = False,
     common.confirm(f"Refund {planned.orders} orders, {yuan(planned.refund_fen)}?", yes=yes)
     request = StartWindUp(institution_id=institution, reason=reason)
     view = await ask(found, request, WindUpView, by, role="authority")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=console, disable=common.json, transient=True) as bars:
-        task = bars.add_task("orders refunded", total=max(view.orders, 1))
+    with common.counting("orders refunded", max(view.orders, 1)) as done:
         while view.finished_at is None:
             await asyncio.sleep(LOOK_S)
             view = await ask(found, ShowWindUp(institution_id=institution), WindUpView, by, role="authority")
-            bars.update(task, completed=view.done_orders)
+            done(view.done_orders)
     return _shown(common, view)
 
 
