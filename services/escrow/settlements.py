@@ -145,7 +145,7 @@ async def close_what_is_open(work: UnitOfWork, institution_id: UUID, cause: Mess
             work.send(CloseSettlement(institution_id=institution_id, bank=bank), cause)
 
 
-# --- the cut-off ------------------------------------------------------------------------------------------------------
+# --- what was gathered goes out ---------------------------------------------------------------------------------------
 
 
 async def close(work: UnitOfWork, message: Message[CloseSettlement]) -> None:
