@@ -32,9 +32,8 @@ from shared.contracts.orders import (
 )
 from shared.institutions import sums_by_institution
 from shared.messaging.work import UnitOfWork
+from shared.pages import first_that_fit
 
-PAGE_BYTES: Final = 200_000
-"""Most bytes of the purchases on one page; the road takes bodies of 256 KiB."""
 SCANNED_ORDERS: Final = 1_000
 SCANNED_LESSONS: Final = 20_000
 """Most orders, and lessons of them but for the last order, that one page of an institution's lessons looks at."""
@@ -106,14 +105,7 @@ async def list_purchases(work: UnitOfWork, message: Message[ListPurchases]) -> N
     coming = await deadlines_of(
         work, [Waits(one.order_id, one.state, one.act_by, waiting.get(one.order_id, ())) for one in shown_at_most]
     )
-    shown: list[PurchaseSummary] = []
-    size = 0
-    for one in shown_at_most:
-        summary = _summary(one, sums_of(counted[one.order_id]), coming[one.order_id])
-        size += len(summary.model_dump_json().encode())
-        if shown and size > PAGE_BYTES:
-            break
-        shown.append(summary)
+    shown = first_that_fit(_summary(one, sums_of(counted[one.order_id]), coming[one.order_id]) for one in shown_at_most)
     more = len(shown) < len(purchases)
     work.reply(message, PurchasePage(purchases=tuple(shown), next_after=shown[-1].order_id if more else None))
 
