@@ -101,7 +101,7 @@ class PaperWork(UnitOfWork):
             for name in names:
                 setattr(self.rows[model][_key(model, row)], name, getattr(row, name))
 
-    def actor(self, message: Message[Any], *roles: Role, subject: UUID | str | None = None) -> Actor:
+    def actor(self, message: Message[Any], *roles: Role, subject: UUID | str | None = None, **_: Any) -> Actor:
         return Actor(str(subject), roles[0])
 
 

@@ -88,9 +88,7 @@ FROM lessons WHERE order_id = ANY(CAST(:orders AS uuid[])) GROUP BY order_id, st
 async def list_purchases(work: UnitOfWork, message: Message[ListPurchases]) -> None:
     """A family's purchases, the newest first; for the family, authorities and operators."""
     ask = message.data
-    actor = work.actor(message, "guardian", "authority", "operator")
-    if actor.role == "guardian":
-        work.actor(message, "guardian", subject=ask.account_id)
+    work.actor(message, "guardian", "authority", "operator", own={"guardian": ask.account_id})
     connection = await work.connection()
     given = {"account": ask.account_id, "after": ask.after, "wanted": ask.limit + 1}
     purchases = list(await connection.execute(_PURCHASES, given))
@@ -182,9 +180,7 @@ _NEXT_PAGE: Final = text(_PAGE + "CAST(NULL AS text)")
 async def list_institution_lessons(work: UnitOfWork, message: Message[ListInstitutionLessons]) -> None:
     """An institution's lessons in one state; for it, authorities and operators."""
     ask = message.data
-    actor = work.actor(message, "institution", "authority", "operator")
-    if actor.role == "institution":
-        work.actor(message, "institution", subject=ask.institution_id)
+    work.actor(message, "institution", "authority", "operator", own={"institution": ask.institution_id})
     given = {
         "institution": ask.institution_id,
         "state": STATES[ask.state],
