@@ -122,6 +122,17 @@ def divide(lesson: Lesson, returned_fen: int, now: datetime) -> None:
     lesson.answered_at = now
 
 
+def give_back(lesson: Lesson, now: datetime) -> bool:
+    """Of an institution that is gone: the whole fee goes back by itself, where the refund of the order has left this
+    lesson out. False unless nobody has filed it as taught, and there is a fee."""
+    if lesson.state != "planned" or lesson.price_fen == 0:
+        return False
+    lesson.state = "divided"
+    lesson.returned_fen = lesson.price_fen
+    lesson.answered_at = now
+    return True
+
+
 def silent(lesson: Lesson, now: datetime) -> bool:
     """True when no answer came in time: the lesson counts as confirmed [law]."""
     return lesson.state == "applied" and lesson.answer_by is not None and lesson.answer_by <= now
