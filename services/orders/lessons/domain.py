@@ -10,6 +10,8 @@ from shared.working_days import next_waking_time
 
 SENT_WITHIN: Final = timedelta(minutes=5)
 """What is filed so shortly before the night may be told only in the morning [ours]."""
+CONSUMED: Final = frozenset({"confirmed", "paid_out"})
+"""States of a lesson whose fee is the institution's."""
 
 
 @dataclass(slots=True)
@@ -40,7 +42,12 @@ class Lesson:
     @property
     def consumed(self) -> bool:
         """Confirmed: its fee is the institution's."""
-        return self.state in ("confirmed", "paid_out")
+        return self.state in CONSUMED
+
+    @property
+    def subject(self) -> str:
+        """What a timer of it is known by."""
+        return f"{self.order_id}:{self.lesson_no}"
 
 
 @dataclass(slots=True, frozen=True)

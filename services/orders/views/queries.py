@@ -9,12 +9,13 @@ from uuid import UUID
 import pydantic_core
 from sqlalchemy import text
 
+from services.orders.lessons.domain import CONSUMED
 from services.orders.objections.domain import Objection
 from services.orders.objections.tables import ObjectionRow
 from services.orders.refunds.domain import Refund
 from services.orders.refunds.tables import RefundRow
 from services.orders.views import deadlines
-from services.orders.views.sums import CONSUMED, GIVEN_BACK, Sums, sums_of
+from services.orders.views.sums import GIVEN_BACK, Sums, sums_of
 from shared.contracts.envelope import Message
 from shared.contracts.orders import (
     Deadline,
