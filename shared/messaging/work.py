@@ -57,7 +57,7 @@ class UnitOfWork:
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: sets.Lock = True,
+        lock: bool = True,
     ) -> dict[Any, T]:
         """Rows by key, locked until the commit, in one statement; see `sets.load`."""
         await self.write()
@@ -71,7 +71,7 @@ class UnitOfWork:
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: sets.Lock = True,
+        lock: bool = True,
     ) -> list[T]:
         """Rows whose `by` columns are among `keys` (a key may have many rows); see `sets.load_all`."""
         await self.write()
