@@ -8,10 +8,9 @@ from cyclopts import App, Parameter
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from ops.cli.asking import ask
+from ops.cli.asking import Reason, ask
 from ops.cli.base import DONE, USUAL, Common, console, yuan
 from ops.cli.site import Found
-from ops.cli.suspense import Reason
 from shared.contracts.orders import PlanWindUp, ShowWindUp, StartWindUp, WindUpView
 
 app = App(
