@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeVar
+from uuid import UUID
 
 from joserfc import jws
 from joserfc.errors import UnsupportedAlgorithmError
@@ -62,6 +63,12 @@ class Actor:
             raise ValueError("a subject is 1..128 visible ASCII characters")
         if not all(_SCOPE_WORD.fullmatch(word) for word in self.scope):
             raise ValueError("a word of scope is 1..128 visible ASCII characters")
+
+    def may_see(self, *, guardian: UUID, institution: UUID | None) -> bool:
+        """Whether what is between this guardian and this institution is the actor's to see: a guardian and an
+        institution see their own only, every other role sees all."""
+        owner = {"guardian": str(guardian), "institution": str(institution)}
+        return owner.get(self.role, self.subject) == self.subject
 
 
 class _Claims(BaseModel):
@@ -201,8 +208,15 @@ def verify_token(ring: KeyRing, token: str, *, now: datetime) -> Actor:
     return actor
 
 
-def require(actor: Actor | None, *roles: Role, subject: str | None = None, scope: str | None = None) -> Actor:
-    """`actor`, if it is there and has one of `roles` (none given: any), and is `subject`, and has `scope`.
+def require(
+    actor: Actor | None,
+    *roles: Role,
+    subject: str | None = None,
+    scope: str | None = None,
+    own: Mapping[Role, str] = MappingProxyType({}),
+) -> Actor:
+    """`actor`, if it is there and has one of `roles` (none given: any), and is `subject`, and has `scope`. In a role
+    of `own` it must be the one named there: “the institution itself, or any authority”.
 
     Raises Refused `actor_unauthenticated` without an actor, `actor_forbidden` otherwise. Nobody is let
     through for being an operator: name the role where it may pass.
@@ -214,6 +228,8 @@ def require(actor: Actor | None, *roles: Role, subject: str | None = None, scope
     if subject is not None and actor.subject != subject:
         raise Refused("actor_forbidden")
     if scope is not None and scope not in actor.scope:
+        raise Refused("actor_forbidden")
+    if own.get(actor.role, actor.subject) != actor.subject:
         raise Refused("actor_forbidden")
     return actor
 

@@ -15,6 +15,10 @@ from shared.working_days import SHANGHAI, is_working_day, shanghai
 
 StatementForm = Literal["csv", "camt053"]
 
+CUT_OFF: Final = time(16, 30)
+"""Where a bank's own is not known, and of one that is not on the list any more while orders still have money there
+[ours]."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bank:
@@ -25,8 +29,8 @@ class Bank:
     contract_no: str
     contract_from: date
     statement_form: StatementForm
-    cut_off: time = time(16, 30)
-    """Shanghai time. Until then a day's gathered payouts are taken; [local], 16:30 where nothing is known [ours]."""
+    cut_off: time = CUT_OFF
+    """Shanghai time. Until then a day's gathered payouts are taken [local]."""
     account_form: str = r"[0-9A-Za-z][0-9A-Za-z -]{1,33}"
     """What its account numbers look like: at most 34 characters, as an IBAN's [ours]."""
 
@@ -44,8 +48,6 @@ BANKS: Final = MappingProxyType(
     }
 )
 
-CUT_OFF: Final = time(16, 30)
-"""Of a bank that is not on the list any more while orders still have money there [ours]."""
 WEEKLY_ON: Final = 4
 """Weekly settlement: on Friday [ours]."""
 LONGEST_REST_DAYS: Final = 14

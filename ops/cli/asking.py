@@ -2,9 +2,10 @@
 
 import asyncio
 import getpass
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from aiokafka.errors import KafkaError
+from cyclopts import Parameter
 
 from ops.cli.base import FOUND, NO_STACK, NOT_FOUND, WRONG_CALL, CommandError
 from ops.cli.site import Found, clock_now
@@ -19,6 +20,16 @@ GATEWAY: Final = "ops"
 ANSWER_S: Final = 15.0
 OPEN_S: Final = 20.0
 TOKEN_S: Final = 300
+REASON_CHARACTERS: Final = 500
+
+
+def _reason(_: type, given: str) -> None:
+    if not 1 <= len(given.strip()) <= REASON_CHARACTERS:
+        raise ValueError(f"a reason has 1 to {REASON_CHARACTERS} characters")
+
+
+Reason = Annotated[str, Parameter(validator=_reason)]
+"""Why a decision was made, as the contracts take it."""
 
 
 def whoever() -> str:

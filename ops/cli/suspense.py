@@ -8,7 +8,7 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.markup import escape
 
-from ops.cli.asking import ask
+from ops.cli.asking import Reason, ask
 from ops.cli.base import DONE, USUAL, Common, age, local, table, yuan
 from ops.cli.site import Found
 from shared.contracts.escrow import (
@@ -28,15 +28,7 @@ app = App(
 )
 
 PAGE: Final = 100
-MOST_CHARACTERS: Final = 500
 
-
-def _reason(_: type, given: str) -> None:
-    if not 1 <= len(given.strip()) <= MOST_CHARACTERS:
-        raise ValueError(f"a reason has 1 to {MOST_CHARACTERS} characters")
-
-
-Reason = Annotated[str, Parameter(validator=_reason)]
 Limit = Annotated[int, Parameter(validator=Number(gte=1))]
 By = Annotated[str, Parameter(env_var="YIKE_OPERATOR")]
 

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from cyclopts import App, Parameter
 
-from ops.cli.asking import ask
+from ops.cli.asking import Reason, ask
 from ops.cli.base import DONE, USUAL, Common, yuan
 from ops.cli.site import Found
-from ops.cli.suspense import Reason
+from ops.cli.site import Found
 from shared.contracts.orders import PlanWindUp, ShowWindUp, StartWindUp, WindUpView
 
 app = App(

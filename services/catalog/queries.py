@@ -30,11 +30,10 @@ from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
 from shared.contracts.types import RefundTerms
 from shared.messaging.work import UnitOfWork
+from shared.pages import first_that_fit
 
 SCANNED_COURSES: Final = 2_000
 """Most courses one page of a search looks at: whatever is asked, its cost has an end."""
-PAGE_BYTES: Final = 200_000
-"""Most bytes of the courses on one page; the road takes bodies of 256 KiB."""
 MAX_WORDS: Final = 10
 
 
@@ -136,14 +135,7 @@ async def _page(work: UnitOfWork, ask: SearchCourses) -> CoursePage:
     connection = await work.connection()
     scanned, last, found = (await connection.execute(_search(frozenset(given)), parameters)).one()
     views = await _views(work, set(found))
-    shown: list[CourseView] = []
-    size = 0
-    for course_id in found[: ask.limit]:
-        view = views[course_id]
-        size += len(view.model_dump_json().encode())
-        if shown and size > PAGE_BYTES:
-            break
-        shown.append(view)
+    shown = first_that_fit(views[course_id] for course_id in found[: ask.limit])
     next_after: UUID | None = None
     if len(shown) < len(found):
         next_after = shown[-1].course_id

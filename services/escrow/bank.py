@@ -5,7 +5,7 @@ Releases and results change the same rows, so one batch of both is one load and 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from services.escrow import ledger, settlements, suspense
@@ -35,7 +35,7 @@ from services.escrow.domain import (
     start,
 )
 from services.escrow.payees import Payees, payees_of
-from services.escrow.tables import BankResultRow, GatheredRow, InstructionRow, SettlementRow
+from services.escrow.tables import INSTRUCTION_CHANGES, BankResultRow, GatheredRow, InstructionRow, SettlementRow
 from shared.contracts.bank import Instruct, Result
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
@@ -53,8 +53,6 @@ from shared.contracts.escrow import (
 )
 from shared.ids import derived_id
 from shared.messaging.work import UnitOfWork
-
-INSTRUCTION_CHANGES: Final = ("attempt", "turn", "state", "reference", "asks", "returned", "changed_at")
 
 
 @dataclass(slots=True)

@@ -14,7 +14,6 @@ from shared.contracts.errors import Refused
 from shared.ids import instruction_number
 from shared.money import MAX_FEN, lesson_price_fen
 
-Balance = Literal["paid", "held", "releasing", "released", "refunding", "refunded"]
 Kind = Literal["collect", "payout", "refund", "return"]
 """What a bank is told to do; `return`: money in suspense goes back to where it came from."""
 
@@ -31,7 +30,7 @@ MOST_ATTEMPTS: Final = 35
 """One base-36 digit of the number: a month of tries; after that a person must act."""
 
 LETTER: Final[dict[Kind, str]] = {"collect": "C", "payout": "P", "refund": "R", "return": "S"}
-KIND_OF_LETTER: Final[dict[str, Kind]] = {"C": "collect", "P": "payout", "R": "refund", "S": "return"}
+KIND_OF_LETTER: Final[dict[str, Kind]] = {letter: kind for kind, letter in LETTER.items()}
 GATHERED: Final = "G"
 """The letter of a gathered payout's number: of a settlement, not of an order."""
 
@@ -88,9 +87,9 @@ class Transfer:
 @dataclass(slots=True)
 class Instruction:
     """What the bank was told for one purpose: lesson 0 is the whole order, and of payouts what the institution keeps
-    of a refund. `attempt` grows after a definite refusal,
-    `turn` each time a payment that was made came back; `returned` are the references of those. Of a `return`, the order
-    is the receipt in suspense. In state `gathered` the bank is not told of it, but of the settlement it is in."""
+    of a refund. `attempt` grows after a definite refusal, `turn` each time a payment that was made came back;
+    `returned` are the references of those. Of a `return`, the order is the receipt in suspense. In state `gathered` the
+    bank is not told of it, but of the settlement it is in."""
 
     order_id: UUID
     lesson_no: int
@@ -304,21 +303,24 @@ def _payout(account: Account, lesson_no: int, amount_fen: int, now: datetime, fr
 def start(account: Account, instruction: Instruction, now: datetime, *, gathered: bool = False) -> Transfer:
     """Money starts moving (held → releasing or refunding), pending until the bank has paid; `gathered` with others of
     its institution, or each at once."""
-    payout = instruction.kind == "payout"
-    transfer = Transfer(
-        account.order_id,
-        instruction.lesson_no,
-        "release" if payout else "refund",
-        instruction.turn,
-        PENDING,
-        "held",
-        "releasing" if payout else "refunding",
-        instruction.amount_fen,
-        now,
-    )
-    move(account, transfer)
+    moving, _ = _balances(instruction)
+    transfer = _moved(account, instruction, PENDING, "held", moving, now)
     instruction.state = "gathered" if gathered else "sent"
     instruction.changed_at = now
+    return transfer
+
+
+def _balances(instruction: Instruction) -> tuple[str, str]:
+    """Where money of a payout or refund is on its way, and where it is when the bank has paid."""
+    return ("releasing", "released") if instruction.kind == "payout" else ("refunding", "refunded")
+
+
+def _moved(account: Account, instruction: Instruction, phase: int, debit: str, credit: str, now: datetime) -> Transfer:
+    """A movement of a payout or refund, applied to the account."""
+    kind = "release" if instruction.kind == "payout" else "refund"
+    purpose = (account.order_id, instruction.lesson_no, kind, instruction.turn, phase)
+    transfer = Transfer(*purpose, debit, credit, instruction.amount_fen, now)
+    move(account, transfer)
     return transfer
 
 
@@ -434,23 +436,12 @@ def judge_outgoing(instruction: "Instruction | Settlement", answer: Answer) -> V
 
 def settle(account: Account, instruction: Instruction, reference: str, now: datetime) -> Transfer:
     """The bank has paid: the pending movement is posted (releasing → released, or refunding → refunded)."""
-    payout = instruction.kind == "payout"
-    transfer = Transfer(
-        account.order_id,
-        instruction.lesson_no,
-        "release" if payout else "refund",
-        instruction.turn,
-        RESOLVED,
-        "releasing" if payout else "refunding",
-        "released" if payout else "refunded",
-        instruction.amount_fen,
-        now,
-    )
-    move(account, transfer)
+    moving, there = _balances(instruction)
+    transfer = _moved(account, instruction, RESOLVED, moving, there, now)
     instruction.state = "paid"
     instruction.reference = reference
     instruction.changed_at = now
-    if not payout and instruction.lesson_no == 0:
+    if (instruction.kind, instruction.lesson_no) == ("refund", 0):
         account.state = "refunded"
     return transfer
 
@@ -458,25 +449,14 @@ def settle(account: Account, instruction: Instruction, reference: str, now: date
 def come_back(account: Account, instruction: Instruction, now: datetime, *, gathered: bool = False) -> Transfer:
     """A payment that was made came back (退票): a new pending movement the other way, to be paid under a new number,
     its own or that of the settlement in which it was `gathered`."""
-    payout = instruction.kind == "payout"
     instruction.turn += 1
-    transfer = Transfer(
-        account.order_id,
-        instruction.lesson_no,
-        "release" if payout else "refund",
-        instruction.turn,
-        PENDING,
-        "released" if payout else "refunded",
-        "releasing" if payout else "refunding",
-        instruction.amount_fen,
-        now,
-    )
-    move(account, transfer)
+    moving, there = _balances(instruction)
+    transfer = _moved(account, instruction, PENDING, there, moving, now)
     instruction.state = "gathered" if gathered else "refused"
     instruction.returned = [*instruction.returned, instruction.reference]
     instruction.reference = ""
     instruction.changed_at = now
-    if not payout and instruction.lesson_no == 0:
+    if (instruction.kind, instruction.lesson_no) == ("refund", 0):
         account.state = "refunding"
     return transfer
 

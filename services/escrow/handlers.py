@@ -116,7 +116,7 @@ async def on_thaw_payouts(work: UnitOfWork, message: Message[ThawPayouts]) -> No
 @handlers.on(CloseSettlement)
 @each
 async def on_close_settlement(work: UnitOfWork, message: Message[CloseSettlement]) -> None:
-    """A bank's cut-off has come."""
+    """What was gathered for an institution goes out."""
     await settlements.close(work, message)
 
 

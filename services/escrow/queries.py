@@ -23,11 +23,7 @@ async def show_account(work: UnitOfWork, message: Message[ShowAccount]) -> None:
     actor = work.actor(message, "guardian", "institution", "authority", "operator")
     order_id = message.data.order_id
     account = (await work.load(AccountRow, Account, [order_id], lock=False)).get(order_id)
-    owner = {
-        "guardian": str(account.account_id) if account else "",
-        "institution": str(account.institution_id) if account else "",
-    }
-    if account is None or owner.get(actor.role, actor.subject) != actor.subject:
+    if account is None or not actor.may_see(guardian=account.account_id, institution=account.institution_id):
         raise Refused("order_unknown")
     instructions = await work.load_all(InstructionRow, Instruction, [order_id], by=("order_id",), lock=False)
     work.reply(

@@ -283,9 +283,7 @@ class Day:
 async def take_lines(work: UnitOfWork, message: Message[TakeStatementLines]) -> None:
     """Keeps some lines of a statement until it is closed. Refused: statement_invalid, statement_state."""
     ask = message.data
-    actor = work.actor(message, "bank", "operator")
-    if actor.role == "bank":
-        work.actor(message, "bank", subject=ask.bank)
+    actor = work.actor(message, "bank", "operator", own={"bank": ask.bank})
     lines = list(_lines_of(ask))
     connection = await connection_of(work)
     await _lock(connection, ask.bank)
@@ -330,9 +328,7 @@ async def close_statement(work: UnitOfWork, message: Message[CloseStatement]) ->
     Refused: statement_incomplete, statement_unknown, statement_state.
     """
     ask = message.data
-    actor = work.actor(message, "bank", "operator")
-    if actor.role == "bank":
-        work.actor(message, "bank", subject=ask.bank)
+    actor = work.actor(message, "bank", "operator", own={"bank": ask.bank})
     connection = await connection_of(work)
     await _lock(connection, ask.bank)
     known = await connection.fetchrow(
@@ -356,8 +352,7 @@ async def close_statement(work: UnitOfWork, message: Message[CloseStatement]) ->
 async def show_reconciliation(work: UnitOfWork, message: Message[ShowReconciliation]) -> None:
     """How a day stands. Refused: statement_unknown."""
     ask = message.data
-    if work.actor(message, "operator", "authority", "bank").role == "bank":
-        work.actor(message, "bank", subject=ask.bank)
+    work.actor(message, "operator", "authority", "bank", own={"bank": ask.bank})
     work.reply(message, await view(await connection_of(work), ask.bank, ask.day), keep=False)
 
 

@@ -31,7 +31,6 @@ from services.escrow.tables import GatheredRow, InstructionRow, PayoutAccountRow
 from shared.banks import check_account, next_cut_off
 from shared.contracts.bank import MOST_GATHERED, GatheredLesson, Instruct
 from shared.contracts.envelope import Message
-from shared.contracts.errors import Refused
 from shared.contracts.escrow import (
     BookSettlement,
     ChangePayoutAccount,
@@ -99,9 +98,7 @@ class OtherAccount:
 async def choose(work: UnitOfWork, message: Message[ChooseSettlement]) -> None:
     """At once, daily or weekly from now on. What is gathered goes out at the new mode's cut-off, or now."""
     ask = message.data
-    actor = work.actor(message, "institution", "authority")
-    if actor.role == "institution" and actor.subject != str(ask.institution_id):
-        raise Refused("actor_forbidden")
+    actor = work.actor(message, "institution", "authority", own={"institution": ask.institution_id})
     known = (await work.load(SettlementModeRow, Mode, [ask.institution_id])).get(ask.institution_id)
     chosen = Mode(ask.institution_id, ask.mode, actor.subject, work.now)
     if known is None:
@@ -145,7 +142,7 @@ async def close_what_is_open(work: UnitOfWork, institution_id: UUID, cause: Mess
             work.send(CloseSettlement(institution_id=institution_id, bank=bank), cause)
 
 
-# --- the cut-off ------------------------------------------------------------------------------------------------------
+# --- what was gathered goes out ---------------------------------------------------------------------------------------
 
 
 async def close(work: UnitOfWork, message: Message[CloseSettlement]) -> None:

@@ -21,7 +21,7 @@ from services.escrow.domain import (
     match,
     next_ask,
 )
-from services.escrow.tables import InstructionRow, SuspenseRow
+from services.escrow.tables import INSTRUCTION_CHANGES, InstructionRow, SuspenseRow
 from shared.contracts.bank import Instruct, Result
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
@@ -50,7 +50,6 @@ REMIND_WORKING_DAYS: Final = 1
 """How long after its deadline, and after each reminder, money in suspense is told of again [ours]."""
 
 _CHANGES: Final = ("state", "matched_order_id", "decided_by", "decision", "decided_at", "due_at")
-_RETURN_CHANGES: Final = ("attempt", "turn", "state", "reference", "asks", "returned", "changed_at")
 
 _PAGE: Final = """
 SELECT receipt_id FROM suspense WHERE {state} AND (CAST(:after AS uuid) IS NULL
@@ -132,7 +131,7 @@ async def match_money(work: UnitOfWork, message: Message[MatchSuspense]) -> None
         transfer = match(account, collect, money, work.now)
         _decided(work, money, actor.subject, ask.reason)
         ledger.post(work, [transfer], {account.order_id: account})
-        work.update(InstructionRow, [collect], *_RETURN_CHANGES)
+        work.update(InstructionRow, [collect], *INSTRUCTION_CHANGES)
         work.update(SuspenseRow, [money], *_CHANGES)
         work.cancel_timer(SuspenseDeadline, money.receipt_id)
         work.cancel_timer(PaymentDeadline, account.order_id)
@@ -172,7 +171,7 @@ async def return_money(work: UnitOfWork, message: Message[ReturnSuspense]) -> No
         if existing is None:
             work.insert(InstructionRow, [instruction])
         else:
-            work.update(InstructionRow, [instruction], *_RETURN_CHANGES)
+            work.update(InstructionRow, [instruction], *INSTRUCTION_CHANGES)
         _instruct(work, money, instruction, message)
     work.reply(message, view(money, instruction or existing, work))
 
@@ -209,7 +208,7 @@ async def return_deadline(work: UnitOfWork, message: Message[ReturnDeadline]) ->
     money = (await work.load(SuspenseRow, Suspense, [receipt_id])).get(receipt_id)
     instruction = await _return_of(work, receipt_id)
     if money is not None and instruction is not None and ask_again(instruction, work.now):
-        work.update(InstructionRow, [instruction], *_RETURN_CHANGES)
+        work.update(InstructionRow, [instruction], *INSTRUCTION_CHANGES)
         _instruct(work, money, instruction, message)
 
 
@@ -245,7 +244,7 @@ async def return_told(work: UnitOfWork, message: Message[Result], purpose: Purpo
     else:
         _look_again(work, instruction, message)
     work.update(SuspenseRow, [money], *_CHANGES)
-    work.update(InstructionRow, [instruction], *_RETURN_CHANGES)
+    work.update(InstructionRow, [instruction], *INSTRUCTION_CHANGES)
     return verdict
 
 

@@ -1,7 +1,7 @@
 """The tables of escrow. Each has the order id first: no statement spans orders, so they can be sharded by it."""
 
 from datetime import date, datetime
-from typing import ClassVar
+from typing import ClassVar, Final
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, Index, MetaData, String, Text, UniqueConstraint, text
@@ -125,6 +125,10 @@ class InstructionRow(Base, table=True):
     returned: list[str] = Field(sa_type=JSONB)
     changed_at: datetime = Field(sa_type=UTC_TIME)
     counter_account: str | None = Field(max_length=100)
+
+
+INSTRUCTION_CHANGES: Final = ("attempt", "turn", "state", "reference", "asks", "returned", "changed_at")
+"""What the bank's answers, and their want, change of an instruction."""
 
 
 class GatheredRow(Base, table=True):

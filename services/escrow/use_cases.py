@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from services.escrow import ledger
-from services.escrow.bank import INSTRUCTION_CHANGES, begin, instruct, set_deadline
+from services.escrow.bank import begin, instruct, set_deadline
 from services.escrow.domain import (
     ASK_AGAIN_AFTER,
     RETRY_REFUSED_AT_MOST,
@@ -22,7 +22,7 @@ from services.escrow.domain import (
     would_still_collect,
 )
 from services.escrow.payees import Payees, payees_of
-from services.escrow.tables import AccountRow, InstructionRow, SuspensionRow
+from services.escrow.tables import INSTRUCTION_CHANGES, AccountRow, InstructionRow, SuspensionRow
 from shared.contracts.catalog import BankAccount
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused

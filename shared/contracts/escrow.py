@@ -141,8 +141,9 @@ class ReturnDeadline(Command, type="escrow.suspense.return_deadline.v1", topic=_
 
 
 class CloseSettlement(Command, type="escrow.settlement.close.v1", topic=_COMMANDS, key="institution_id"):
-    """Timer: the cut-off of a bank. What was gathered there for the institution goes out as one payout, or as several
-    where it is long or has several accounts. Ends in `SettlementClosed`."""
+    """What was gathered at a bank for the institution goes out as one payout, or as several where it is long or has
+    several accounts: ends in `SettlementClosed`. Timer: the bank's cut-off. Sent at once for an institution that is
+    paid at once (it has just chosen that, or thawed), and again while there is more."""
 
     institution_id: UUID
     bank: Word

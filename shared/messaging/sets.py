@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 from types import UnionType
-from typing import Any, Final, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import pydantic_core
 from sqlalchemy import Column, TextClause, text
@@ -21,8 +21,6 @@ from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 T = TypeVar("T")
-Lock = bool | Literal["share"]
-_LOCKS: Final[dict[Lock, str]] = {True: " FOR UPDATE OF t", "share": " FOR SHARE OF t", False: ""}
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -83,7 +81,7 @@ def _builder(model: type[SQLModel], into: type[T]) -> tuple[list[str], Callable[
 
 
 @functools.cache
-def _loading(model: type[SQLModel], into: type[Any], by: tuple[str, ...], lock: Lock) -> _Loading:
+def _loading(model: type[SQLModel], into: type[Any], by: tuple[str, ...], lock: bool) -> _Loading:
     table = _table(model)
     names, build = _builder(model, into)
     wanted = ", ".join(f"t.{name}" for name in names)
@@ -94,7 +92,7 @@ def _loading(model: type[SQLModel], into: type[Any], by: tuple[str, ...], lock: 
         pairs = ", ".join(f"t.{name}" for name in by)
         where = f"WHERE ({pairs}) IN (SELECT * FROM unnest({arrays}))"
     order = ", ".join(f"t.{column.name}" for column in table.primary_key.columns)
-    sql = f"SELECT {wanted} FROM {table.name} t {where} ORDER BY {order}{_LOCKS[lock]}"
+    sql = f"SELECT {wanted} FROM {table.name} t {where} ORDER BY {order}" + (" FOR UPDATE OF t" if lock else "")
 
     def key(row: Any) -> Any:
         return getattr(row, by[0]) if len(by) == 1 else tuple(getattr(row, name) for name in by)
@@ -114,12 +112,11 @@ async def load_all(
     keys: Collection[Any],
     *,
     by: Sequence[str] = (),
-    lock: Lock = True,
+    lock: bool = True,
 ) -> list[T]:
     """Rows of `model` whose `by` columns (default: the primary key) are among `keys`, as `into`, in key order.
 
-    A key is a value, or a tuple where `by` has several columns. With `lock`, the rows are locked until the commit:
-    "share" against change only, so that others may read them under the same lock.
+    A key is a value, or a tuple where `by` has several columns. With `lock`, the rows are locked until the commit.
     """
     by = tuple(by) or primary_key(model)
     unique = set(keys)
@@ -141,7 +138,7 @@ async def load(
     keys: Collection[Any],
     *,
     by: Sequence[str] = (),
-    lock: Lock = True,
+    lock: bool = True,
 ) -> dict[Any, T]:
     """As `load_all`, as a dict by key; for keys that are unique."""
     rows = await load_all(session, model, into, keys, by=by, lock=lock)

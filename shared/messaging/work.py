@@ -1,10 +1,11 @@
 """The unit of work: what a handler may do. It loads, decides and collects; the road writes it all and commits once."""
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -56,7 +57,7 @@ class UnitOfWork:
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: sets.Lock = True,
+        lock: bool = True,
     ) -> dict[Any, T]:
         """Rows by key, locked until the commit, in one statement; see `sets.load`."""
         await self.write()
@@ -70,7 +71,7 @@ class UnitOfWork:
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: sets.Lock = True,
+        lock: bool = True,
     ) -> list[T]:
         """Rows whose `by` columns are among `keys` (a key may have many rows); see `sets.load_all`."""
         await self.write()
@@ -115,13 +116,25 @@ class UnitOfWork:
 
     # --- who asks -----------------------------------------------------------------------------------------------
 
-    def actor(self, message: Message[Any], *roles: Role, subject: UUID | str | None = None) -> Actor:
-        """Who sent `message`, verified, in one of `roles`, and being `subject` where one is given.
+    def actor(
+        self,
+        message: Message[Any],
+        *roles: Role,
+        subject: UUID | str | None = None,
+        own: Mapping[Role, UUID | str | None] = MappingProxyType({}),
+    ) -> Actor:
+        """Who sent `message`, verified, in one of `roles`, and being `subject` where one is given; in a role of `own`,
+        the one named there.
 
         Raises Refused: actor_unauthenticated, actor_forbidden.
         """
         actor = verify_token(self.ring, message.actortoken, now=self.now) if message.actortoken else None
-        return require(actor, *roles, subject=None if subject is None else str(subject))
+        return require(
+            actor,
+            *roles,
+            subject=None if subject is None else str(subject),
+            own={role: str(one) for role, one in own.items()},
+        )
 
     # --- what goes out ------------------------------------------------------------------------------------------
 

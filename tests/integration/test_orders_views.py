@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from services.orders.views import queries
+from shared import pages
 from shared.actors import Actor
 from shared.contracts.envelope import Request
 from shared.contracts.orders import (
@@ -165,7 +166,7 @@ async def test_a_page_ends_before_its_bytes_do(
     counter: Counter, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bought = [(await counter.bring(family, "placed")).order_id for _ in range(3)]
-    monkeypatch.setattr(queries, "PAGE_BYTES", 10)
+    monkeypatch.setattr(pages, "PAGE_BYTES", 10)
     page = await purchases(counter, family.account_id, family.actor)
     assert [one.order_id for one in page.purchases] == bought[2:]
     assert page.next_after == bought[2]

@@ -54,7 +54,7 @@ from shared.contracts.escrow import (
     SuspenseDeadline,
 )
 from shared.ids import instruction_number
-from shared.messaging.sets import Lock, primary_key
+from shared.messaging.sets import primary_key
 from shared.messaging.work import UnitOfWork
 from shared.money import lesson_price_fen
 
@@ -105,12 +105,12 @@ class MemoryWork(UnitOfWork):
         """For what is asked of institutions in SQL: here none is frozen and each is paid at once."""
         return Nothing()
 
-    async def load_all(self, model: Any, into: Any, keys: Any, *, by: Any = (), lock: Lock = True) -> list[Any]:
+    async def load_all(self, model: Any, into: Any, keys: Any, *, by: Any = (), lock: bool = True) -> list[Any]:
         names = tuple(by) or primary_key(model)
         rows = self.tables.of(model)
         return [dataclasses.replace(rows[key]) for key in sorted(rows) if _key(rows[key], names) in set(keys)]
 
-    async def load(self, model: Any, into: Any, keys: Any, *, by: Any = (), lock: Lock = True) -> dict[Any, Any]:
+    async def load(self, model: Any, into: Any, keys: Any, *, by: Any = (), lock: bool = True) -> dict[Any, Any]:
         names = tuple(by) or primary_key(model)
         return {_key(row, names): row for row in await self.load_all(model, into, keys, by=by)}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from joserfc import jws
@@ -190,11 +191,35 @@ def test_require_tells_nobody_from_the_wrong_one() -> None:
         lambda: require(PARENT, "guardian", subject="guardian-2"),
         lambda: require(PARENT, scope="write"),
         lambda: require(Actor("op", "operator"), "guardian"),
+        lambda: require(PARENT, "guardian", "authority", own={"guardian": "guardian-2"}),
     ]
     for forbidden in attempts:
         with pytest.raises(Refused) as caught:
             forbidden()
         assert caught.value.code == "actor_forbidden"
+
+
+def test_require_asks_only_the_roles_that_speak_for_themselves_who_they_are() -> None:
+    own: dict[Role, str] = {"guardian": "guardian-1"}
+    assert require(PARENT, "guardian", "authority", own=own) is PARENT
+    authority = Actor("authority-1", "authority")
+    assert require(authority, "guardian", "authority", own=own) is authority
+
+
+def test_a_guardian_and_an_institution_see_their_own_and_an_authority_sees_all() -> None:
+    guardian, institution, other = uuid4(), uuid4(), uuid4()
+    roles: tuple[Role, ...] = ("guardian", "institution", "authority")
+    seen = {
+        (role, subject): Actor(str(subject), role).may_see(guardian=guardian, institution=institution)
+        for role in roles
+        for subject in (guardian, institution, other)
+    }
+    assert {key for key, may in seen.items() if may} == {
+        ("guardian", guardian),
+        ("institution", institution),
+        *(("authority", subject) for subject in (guardian, institution, other)),
+    }
+    assert not Actor(str(institution), "institution").may_see(guardian=guardian, institution=None)
 
 
 def test_a_proof_reaches_the_service_it_was_made_for(rings: dict[str, KeyRing]) -> None:

@@ -372,3 +372,16 @@ def test_what_was_released_is_what_the_institution_has_received(state: str) -> N
 @pytest.mark.parametrize("state", STATES)
 def test_consumed_is_what_was_confirmed(state: str) -> None:
     assert lesson(state).consumed == (state in ("confirmed", "paid_out"))
+
+
+def test_of_an_institution_that_is_gone_an_untaught_lesson_goes_back_whole_and_once() -> None:
+    one = lesson()
+    assert domain.give_back(one, NOW)
+    assert (one.state, one.returned_fen, one.answered_at) == ("divided", one.price_fen, NOW)
+    assert not domain.give_back(one, NOW)
+
+
+@pytest.mark.parametrize("state", ["applied", "confirmed", "objected", "paid_out", "refunding", "refunded"])
+def test_a_lesson_that_was_filed_or_asked_back_does_not_go_back_by_itself(state: str) -> None:
+    assert not domain.give_back(lesson(state), NOW)
+    assert not domain.give_back(lesson(price_fen=0), NOW)

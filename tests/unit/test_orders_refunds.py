@@ -225,6 +225,16 @@ def test_what_the_bank_refuses_or_gives_back_is_for_a_person_and_goes_on() -> No
 
 def test_what_was_asked_of_an_institution_that_is_gone_is_granted_in_full() -> None:
     one = refund(points=1_000)
-    assert domain.wind_up(one, POLICY, NOW)
+    assert domain.wind_up(one, [2, 3], 6_667, POLICY, NOW)
     assert (one.state, one.ground, one.refund_fen) == ("paying", "institution_gone", 6_667)
-    assert not domain.wind_up(one, POLICY, NOW)
+    assert (one.lessons, one.deduction_fen) == ([2, 3], 0)
+    assert not domain.wind_up(one, [2], 3_333, POLICY, NOW)
+    assert one.lessons == [2, 3]
+
+
+def test_a_refund_that_escrow_does_not_take_is_for_a_person_while_it_is_to_be_paid() -> None:
+    one = refund(points=1_000)
+    assert not domain.not_taken(one, "lesson_settled")
+    domain.approve(one, POLICY, NOW)
+    assert domain.not_taken(one, "lesson_settled")
+    assert (one.state, one.trouble) == ("paying", "refused: lesson_settled")

@@ -42,7 +42,6 @@ from shared.contracts.orders import (
 )
 from shared.ids import new_id
 from shared.messaging import sets
-from shared.messaging.sets import Lock
 from shared.messaging.work import UnitOfWork
 from tests.unit.test_orders_contract import PARTIES, RING, seat_reserved
 
@@ -72,7 +71,7 @@ class PaperWork(UnitOfWork):
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: Lock = True,
+        lock: bool = True,
     ) -> list[T]:
         table = self.rows.get(model, {})
         names = by or sets.primary_key(model)
@@ -86,7 +85,7 @@ class PaperWork(UnitOfWork):
         keys: Collection[Any],
         *,
         by: Sequence[str] = (),
-        lock: Lock = True,
+        lock: bool = True,
     ) -> dict[Any, T]:
         return {_key(model, row): row for row in await self.load_all(model, into, keys, by=by, lock=lock)}
 
@@ -101,7 +100,7 @@ class PaperWork(UnitOfWork):
             for name in names:
                 setattr(self.rows[model][_key(model, row)], name, getattr(row, name))
 
-    def actor(self, message: Message[Any], *roles: Role, subject: UUID | str | None = None) -> Actor:
+    def actor(self, message: Message[Any], *roles: Role, subject: UUID | str | None = None, **_: Any) -> Actor:
         return Actor(str(subject), roles[0])
 
 

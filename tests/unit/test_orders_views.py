@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.orders.lessons.domain import CONSUMED
 from services.orders.views import deadlines
-from services.orders.views.sums import CONSUMED, GIVEN_BACK, Sums, sums_of
+from services.orders.views.sums import GIVEN_BACK, Sums, sums_of
 from shared.contracts.orders import Deadline
 from shared.working_days import add_working_days
 

@@ -71,10 +71,7 @@ async def show_invoices(work: UnitOfWork, message: Message[words.ShowInvoices]) 
     actor = work.actor(message, "guardian", "institution", "authority", "operator")
     order_id = message.data.order_id
     purchase = (await work.load(PurchaseRow, Enrolment, [order_id], lock=False)).get(order_id)
-    if purchase is None:
-        raise Refused("order_unknown")
-    owner = {"guardian": str(purchase.account_id), "institution": str(purchase.institution_id)}
-    if owner.get(actor.role, actor.subject) != actor.subject:
+    if purchase is None or not actor.may_see(guardian=purchase.account_id, institution=purchase.institution_id):
         raise Refused("order_unknown")
     lessons = await work.load_all(LessonRow, Lesson, [order_id], by=("order_id",), lock=False)
     found = await (await work.connection()).execute(_OF_ORDER, {"order_id": order_id, "most": MOST_SHOWN})
@@ -92,9 +89,7 @@ async def show_invoices(work: UnitOfWork, message: Message[words.ShowInvoices]) 
 async def list_overdue(work: UnitOfWork, message: Message[ListOverdueInvoices]) -> None:
     """What an institution has owed an invoice for too long; its own, or any institution's for an authority."""
     ask = message.data
-    actor = work.actor(message, "institution", "authority", "operator")
-    if actor.role == "institution":
-        work.actor(message, "institution", subject=ask.institution_id)
+    work.actor(message, "institution", "authority", "operator", own={"institution": ask.institution_id})
     parameters = {
         "institution_id": ask.institution_id,
         "after_order": ask.after.order_id if ask.after else _FIRST,

@@ -10,6 +10,8 @@ from shared.working_days import next_waking_time
 
 SENT_WITHIN: Final = timedelta(minutes=5)
 """What is filed so shortly before the night may be told only in the morning [ours]."""
+CONSUMED: Final = frozenset({"confirmed", "paid_out"})
+"""States of a lesson whose fee is the institution's."""
 
 
 @dataclass(slots=True)
@@ -40,7 +42,12 @@ class Lesson:
     @property
     def consumed(self) -> bool:
         """Confirmed: its fee is the institution's."""
-        return self.state in ("confirmed", "paid_out")
+        return self.state in CONSUMED
+
+    @property
+    def subject(self) -> str:
+        """What a timer of it is known by."""
+        return f"{self.order_id}:{self.lesson_no}"
 
 
 @dataclass(slots=True, frozen=True)
@@ -120,6 +127,17 @@ def divide(lesson: Lesson, returned_fen: int, now: datetime) -> None:
     lesson.state = "divided"
     lesson.returned_fen = returned_fen
     lesson.answered_at = now
+
+
+def give_back(lesson: Lesson, now: datetime) -> bool:
+    """Of an institution that is gone: the whole fee goes back by itself, where the refund of the order has left this
+    lesson out. False unless nobody has filed it as taught, and there is a fee."""
+    if lesson.state != "planned" or lesson.price_fen == 0:
+        return False
+    lesson.state = "divided"
+    lesson.returned_fen = lesson.price_fen
+    lesson.answered_at = now
+    return True
 
 
 def silent(lesson: Lesson, now: datetime) -> bool:

@@ -19,8 +19,3 @@ def divide(work: UnitOfWork, lesson: Lesson, release_fen: int, cause: Message[An
     """The lesson is divided: `release_fen` of its fee goes to the institution, the rest back to the guardian."""
     command = DivideLesson(order_id=lesson.order_id, lesson_no=lesson.lesson_no, release_fen=release_fen)
     work.send(command, cause, replyto=topics.replies("orders"))
-
-
-def subject(lesson: Lesson) -> str:
-    """What a timer of this lesson is known by."""
-    return f"{lesson.order_id}:{lesson.lesson_no}"

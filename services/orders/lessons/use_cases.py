@@ -8,6 +8,7 @@ from uuid import UUID
 
 from services.orders.lessons import domain, money
 from services.orders.lessons.domain import Enrolment, Lesson, Reminders
+from services.orders.lessons.queries import answer
 from services.orders.lessons.tables import LessonRow
 from services.orders.objections import use_cases as objections
 from services.orders.objections.use_cases import Objections
@@ -18,7 +19,6 @@ from shared.contracts.escrow import PayoutReturned, Settled
 from shared.contracts.orders import (
     ApplyLesson,
     ConfirmLesson,
-    LessonAnswer,
     LessonApplied,
     LessonConfirmed,
     LessonDeadline,
@@ -107,7 +107,7 @@ def _apply(work: UnitOfWork, message: Message[ApplyLesson], lesson: Lesson, purc
             ),
             message,
         )
-    work.reply(message, _answer(lesson))
+    work.reply(message, answer(lesson))
     return applied
 
 
@@ -116,11 +116,11 @@ def _confirm(work: UnitOfWork, message: Message[ConfirmLesson], lesson: Lesson, 
     work.actor(message, "guardian", subject=purchase.account_id)
     confirmed = domain.confirm(lesson, "guardian", work.now)
     if confirmed:
-        work.cancel_timer(LessonDeadline, money.subject(lesson))
+        work.cancel_timer(LessonDeadline, lesson.subject)
         money.release(work, lesson, message)
         if domain.may_still_be_reminded(lesson, work.now):
             _tell_confirmed(work, lesson, purchase, message)
-    work.reply(message, _answer(lesson))
+    work.reply(message, answer(lesson))
     return confirmed
 
 
@@ -213,7 +213,7 @@ def _set_timer(work: UnitOfWork, lesson: Lesson, times: Reminders, cause: Messag
     """The lesson is looked at again when the next reminder is due, else when silence counts."""
     assert lesson.answer_by is not None
     deadline = LessonDeadline(order_id=lesson.order_id, lesson_no=lesson.lesson_no)
-    work.set_timer(deadline, times.after(work.now) or lesson.answer_by, cause, subject=money.subject(lesson))
+    work.set_timer(deadline, times.after(work.now) or lesson.answer_by, cause, subject=lesson.subject)
 
 
 def _tell_confirmed(work: UnitOfWork, lesson: Lesson, purchase: Enrolment, cause: Message[Any]) -> None:
@@ -228,13 +228,4 @@ def _tell_confirmed(work: UnitOfWork, lesson: Lesson, purchase: Enrolment, cause
             by=lesson.confirmed_by,
         ),
         cause,
-    )
-
-
-def _answer(lesson: Lesson) -> LessonAnswer:
-    return LessonAnswer(
-        order_id=lesson.order_id,
-        lesson_no=lesson.lesson_no,
-        state=lesson.state,
-        answer_by=lesson.answer_by,
     )

@@ -41,11 +41,7 @@ async def show_objection(work: UnitOfWork, message: Message[ShowObjection]) -> N
     actor = work.actor(message, "guardian", "institution", "authority")
     order_id, key = message.data.order_id, (message.data.order_id, message.data.lesson_no)
     purchase = (await work.load(PurchaseRow, Enrolment, [order_id], lock=False)).get(order_id)
-    owner = {
-        "guardian": str(purchase.account_id) if purchase else "",
-        "institution": str(purchase.institution_id) if purchase else "",
-    }
-    if purchase is None or owner.get(actor.role, actor.subject) != actor.subject:
+    if purchase is None or not actor.may_see(guardian=purchase.account_id, institution=purchase.institution_id):
         raise Refused("order_unknown")
     lesson = (await work.load(LessonRow, Lesson, [key], lock=False)).get(key)
     if lesson is None:

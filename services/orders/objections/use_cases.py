@@ -6,6 +6,7 @@ from uuid import UUID
 
 from services.orders.lessons import money
 from services.orders.lessons.domain import Enrolment, Lesson
+from services.orders.lessons.queries import answer
 from services.orders.objections import domain
 from services.orders.objections.domain import Objection
 from services.orders.objections.queries import view
@@ -15,7 +16,6 @@ from shared.contracts.errors import Refused
 from shared.contracts.orders import (
     AnswerObjection,
     DecideObjection,
-    LessonAnswer,
     LessonDeadline,
     LessonObjected,
     ObjectionDeadline,
@@ -96,7 +96,7 @@ class Objections:
         if new is not None:
             assert purchase.institution_id is not None
             self.known[key] = self._new[key] = new
-            work.cancel_timer(LessonDeadline, money.subject(lesson))
+            work.cancel_timer(LessonDeadline, lesson.subject)
             work.send(
                 LessonObjected(
                     order_id=lesson.order_id,
@@ -108,15 +108,7 @@ class Objections:
                 message,
             )
             self._moved(work, message, lesson, purchase, new, "guardian")
-        work.reply(
-            message,
-            LessonAnswer(
-                order_id=lesson.order_id,
-                lesson_no=lesson.lesson_no,
-                state=lesson.state,
-                answer_by=lesson.answer_by,
-            ),
-        )
+        work.reply(message, answer(lesson))
         return new is not None
 
     def _answer(self, work: UnitOfWork, message: Message[AnswerObjection], lesson: Lesson, purchase: Enrolment) -> bool:
@@ -192,10 +184,10 @@ class Objections:
             cause,
         )
         if objection.act_by is None:
-            work.cancel_timer(ObjectionDeadline, money.subject(lesson))
+            work.cancel_timer(ObjectionDeadline, lesson.subject)
         else:
             deadline = ObjectionDeadline(order_id=lesson.order_id, lesson_no=lesson.lesson_no)
-            work.set_timer(deadline, objection.act_by, cause, subject=money.subject(lesson))
+            work.set_timer(deadline, objection.act_by, cause, subject=lesson.subject)
 
 
 def _clocks(work: UnitOfWork, purchase: Enrolment) -> ObjectionClocks:

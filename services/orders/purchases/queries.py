@@ -69,11 +69,7 @@ async def show_purchase(work: UnitOfWork, message: Message[ShowPurchase]) -> Non
     actor = work.actor(message, "guardian", "institution", "authority", "operator")
     order_id = message.data.order_id
     purchase = (await work.load(PurchaseRow, Purchase, [order_id], lock=False)).get(order_id)
-    owner = {
-        "guardian": str(purchase.account_id) if purchase else "",
-        "institution": str(purchase.institution_id) if purchase else "",
-    }
-    if purchase is None or owner.get(actor.role, actor.subject) != actor.subject:
+    if purchase is None or not actor.may_see(guardian=purchase.account_id, institution=purchase.institution_id):
         raise Refused("order_unknown")
     drawn = (await work.load(ContractRow, Contract, [order_id], lock=False)).get(order_id)
     lessons = await work.load_all(LessonRow, Lesson, [order_id], by=("order_id",), lock=False)

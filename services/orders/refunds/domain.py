@@ -24,6 +24,8 @@ LET_GO: Final = frozenset({"rejected", "withdrawn"})
 """States of a refund that came to nothing: its lessons may be taught, and asked back again."""
 PENDING: Final = frozenset({"applied", "objected"})
 """States of a lesson that was filed as taught and is not decided."""
+UNTAUGHT: Final = frozenset({"planned", "refunding"})
+"""States of a lesson that nobody has filed as taught, asked back or not."""
 LOOK_AGAIN_WORKING_DAYS: Final = 5
 """So often an authority that has not decided, and a bank that has not paid, is named as overdue again [ours]."""
 
@@ -278,11 +280,12 @@ def decide(
     return True
 
 
-def wind_up(refund: Refund, policy: Policy, now: datetime) -> bool:
-    """The institution is gone: what its guardian has asked for is granted in full. False for one that is decided."""
+def wind_up(refund: Refund, lessons: list[int], fee_fen: int, policy: Policy, now: datetime) -> bool:
+    """The institution is gone: what its guardian has asked for is granted in full, and for all `lessons` that nobody
+    has filed as taught, whose price is `fee_fen`. False for one that is decided."""
     if refund.state not in ("asked", "contested"):
         return False
-    refund.ground, refund.deduction_fen = "institution_gone", 0
+    refund.ground, refund.lessons, refund.fee_fen, refund.deduction_fen = "institution_gone", lessons, fee_fen, 0
     approve(refund, policy, now)
     return True
 
@@ -309,6 +312,14 @@ def delayed(refund: Refund, outcome: str, reason: str, policy: Policy, now: date
     if refund.state == "paid":
         approve(refund, policy, now)
         refund.closed_at = None
+    return True
+
+
+def not_taken(refund: Refund, code: str) -> bool:
+    """Escrow has refused to pay it: a person looks why; it is told again when it is overdue."""
+    if refund.state != "paying":
+        return False
+    refund.trouble = f"refused: {code}"
     return True
 
 

@@ -10,9 +10,7 @@ from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
 from shared.contracts.orders import ListRefunds, RefundPage, RefundView, ShowRefund
 from shared.messaging.work import UnitOfWork
-
-PAGE_BYTES: Final = 200_000
-"""Most bytes of the refunds on one page; the road takes bodies of 256 KiB."""
+from shared.pages import first_that_fit
 
 # By the index of those that are open: there are few of them beside all that were ever paid. Ids are in time order.
 _PAGE: Final = text("""
@@ -52,10 +50,7 @@ async def show(work: UnitOfWork, message: Message[ShowRefund]) -> None:
     actor = work.actor(message, "guardian", "institution", "authority", "operator")
     refunds = await work.load_all(RefundRow, Refund, [message.data.order_id], by=("order_id",), lock=False)
     refund = latest(refunds)
-    if refund is None:
-        raise Refused("refund_unknown")
-    owner = {"guardian": str(refund.account_id), "institution": str(refund.institution_id)}
-    if owner.get(actor.role, actor.subject) != actor.subject:
+    if refund is None or not actor.may_see(guardian=refund.account_id, institution=refund.institution_id):
         raise Refused("refund_unknown")
     work.reply(message, view(refund))
 
@@ -63,17 +58,9 @@ async def show(work: UnitOfWork, message: Message[ShowRefund]) -> None:
 async def list_refunds(work: UnitOfWork, message: Message[ListRefunds]) -> None:
     """Those that wait for an institution, an authority, or a person; an institution sees its own only."""
     ask = message.data
-    actor = work.actor(message, "institution", "authority", "operator")
-    if actor.role == "institution" and actor.subject != str(ask.institution_id):
-        raise Refused("actor_forbidden")
+    work.actor(message, "institution", "authority", "operator", own={"institution": ask.institution_id})
     parameters = {"which": ask.which, "institution": ask.institution_id, "after": ask.after, "most": ask.limit}
     ids = list((await (await work.connection()).execute(_PAGE, parameters)).scalars())
-    shown: list[RefundView] = []
-    size = 0
-    for one in map(view, await work.load_all(RefundRow, Refund, ids, lock=False)):
-        size += len(one.model_dump_json().encode())
-        if shown and size > PAGE_BYTES:
-            break
-        shown.append(one)
+    shown = first_that_fit(map(view, await work.load_all(RefundRow, Refund, ids, lock=False)))
     more = len(shown) < len(ids) or len(ids) == ask.limit
     work.reply(message, RefundPage(refunds=tuple(shown), next_after=shown[-1].refund_id if more and shown else None))

@@ -131,10 +131,8 @@ async def deadline(work: UnitOfWork, message: Message[RefundDeadline]) -> None:
 
 
 async def paid(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
-    """The bank has paid refunds of whole orders back; those of purchases that were given up have no refund here."""
+    """The bank has paid the one refund of an order back; purchases that were given up have none here."""
     for message in messages:
-        if message.data.lesson_no:
-            continue
         lessons, refunds = await lock(work, message.data.order_id)
         refund = domain.latest(refunds)
         if refund is not None and refund.state == "paying":
@@ -163,8 +161,7 @@ async def refused(work: UnitOfWork, messages: Sequence[Message[Problem]]) -> Non
         if message.data.request_type == RefundOrder.TYPE:
             _, refunds = await lock(work, UUID(message.partitionkey))
             refund = domain.latest(refunds)
-            if refund is not None and refund.state == "paying":
-                refund.trouble = f"refused: {message.data.code}"
+            if refund is not None and domain.not_taken(refund, message.data.code):
                 work.update(RefundRow, [refund], "trouble")
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from services.orders.lessons import money
-from services.orders.lessons.domain import Lesson
+from services.orders.lessons.domain import Lesson, give_back
 from services.orders.lessons.tables import LessonRow
 from services.orders.purchases import saga
 from services.orders.purchases.domain import Purchase
@@ -50,12 +50,12 @@ _CHANGING: Final = ("run", "reason", "decided_by", "started_at", "finished_at", 
 
 # What is on its way back or back is done; what else is planned, or asked back and not decided, is to be refunded.
 _TOTALS: Final = text("""
-SELECT count(DISTINCT order_id) FILTER (WHERE state IN ('planned', 'refunding')) AS orders,
-       count(*) FILTER (WHERE state IN ('planned', 'refunding')) AS lessons,
-       coalesce(sum(price_fen) FILTER (WHERE state IN ('planned', 'refunding')), 0)::bigint AS refund_fen,
-       count(*) FILTER (WHERE state IN ('applied', 'objected')) AS pending,
-       (SELECT count(*) FROM purchases WHERE institution_id = :institution
-          AND state IN ('placed', 'to_sign', 'to_pay', 'paying', 'held')) AS given_up
+SELECT count(DISTINCT order_id) FILTER (WHERE state = ANY(CAST(:untaught AS text[]))) AS orders,
+       count(*) FILTER (WHERE state = ANY(CAST(:untaught AS text[]))) AS lessons,
+       CAST(coalesce(sum(price_fen) FILTER (WHERE state = ANY(CAST(:untaught AS text[]))), 0) AS bigint) AS refund_fen,
+       count(*) FILTER (WHERE state = ANY(CAST(:pending AS text[]))) AS pending,
+       (SELECT count(*) FROM purchases
+        WHERE institution_id = :institution AND state = ANY(CAST(:give_up AS text[]))) AS given_up
 FROM (
   SELECT l.order_id, l.state, l.price_fen FROM purchases p JOIN lessons l ON l.order_id = p.order_id
   WHERE p.institution_id = :institution AND p.state = 'enrolled' AND (l.state <> 'refunding' OR NOT EXISTS (
@@ -169,18 +169,16 @@ async def _refund(
         last = domain.latest([one for one in known if one.order_id == order_id])
         of_order = [lesson for lesson in lessons if lesson.order_id == order_id]
         if last is not None and last.state in ("paying", "paid"):
-            for lesson in (one for one in of_order if one.state == "planned" and one.price_fen):
-                lesson.state, lesson.returned_fen, lesson.answered_at = "divided", lesson.price_fen, work.now
+            for lesson in (one for one in of_order if give_back(one, work.now)):
                 money.divide(work, lesson, 0, cause)
                 alone.append(lesson)
             continue
-        untaught = [lesson.lesson_no for lesson in of_order if lesson.state in ("planned", "refunding")]
+        untaught = [lesson.lesson_no for lesson in of_order if lesson.state in domain.UNTAUGHT]
         fee = sum(lesson.price_fen for lesson in of_order if lesson.lesson_no in untaught)
         if fee == 0:
             continue
         if last is not None and last.state in domain.OPEN:
-            last.lessons, last.fee_fen = untaught, fee
-            domain.wind_up(last, policy, work.now)
+            domain.wind_up(last, untaught, fee, policy, work.now)
             granted.append(last)
         else:
             line = QuoteLine(what="fee", amount_fen=fee, lessons=tuple(untaught), rule=_RULE)
@@ -200,7 +198,9 @@ async def _refund(
 
 
 async def _totals(work: UnitOfWork, institution_id: UUID) -> dict[str, int]:
-    found = (await (await work.connection()).execute(_TOTALS, {"institution": institution_id})).mappings().one()
+    states = {"untaught": domain.UNTAUGHT, "pending": domain.PENDING, "give_up": GIVE_UP}
+    parameters = {"institution": institution_id} | {name: sorted(some) for name, some in states.items()}
+    found = (await (await work.connection()).execute(_TOTALS, parameters)).mappings().one()
     return {name: int(fen) for name, fen in found.items()}
 
 

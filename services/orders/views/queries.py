@@ -9,12 +9,13 @@ from uuid import UUID
 import pydantic_core
 from sqlalchemy import text
 
+from services.orders.lessons.domain import CONSUMED
 from services.orders.objections.domain import Objection
 from services.orders.objections.tables import ObjectionRow
 from services.orders.refunds.domain import Refund
 from services.orders.refunds.tables import RefundRow
 from services.orders.views import deadlines
-from services.orders.views.sums import CONSUMED, GIVEN_BACK, Sums, sums_of
+from services.orders.views.sums import GIVEN_BACK, Sums, sums_of
 from shared.contracts.envelope import Message
 from shared.contracts.orders import (
     Deadline,
@@ -32,9 +33,8 @@ from shared.contracts.orders import (
 )
 from shared.institutions import sums_by_institution
 from shared.messaging.work import UnitOfWork
+from shared.pages import first_that_fit
 
-PAGE_BYTES: Final = 200_000
-"""Most bytes of the purchases on one page; the road takes bodies of 256 KiB."""
 SCANNED_ORDERS: Final = 1_000
 SCANNED_LESSONS: Final = 20_000
 """Most orders, and lessons of them but for the last order, that one page of an institution's lessons looks at."""
@@ -89,9 +89,7 @@ FROM lessons WHERE order_id = ANY(CAST(:orders AS uuid[])) GROUP BY order_id, st
 async def list_purchases(work: UnitOfWork, message: Message[ListPurchases]) -> None:
     """A family's purchases, the newest first; for the family, authorities and operators."""
     ask = message.data
-    actor = work.actor(message, "guardian", "authority", "operator")
-    if actor.role == "guardian":
-        work.actor(message, "guardian", subject=ask.account_id)
+    work.actor(message, "guardian", "authority", "operator", own={"guardian": ask.account_id})
     connection = await work.connection()
     given = {"account": ask.account_id, "after": ask.after, "wanted": ask.limit + 1}
     purchases = list(await connection.execute(_PURCHASES, given))
@@ -106,14 +104,7 @@ async def list_purchases(work: UnitOfWork, message: Message[ListPurchases]) -> N
     coming = await deadlines_of(
         work, [Waits(one.order_id, one.state, one.act_by, waiting.get(one.order_id, ())) for one in shown_at_most]
     )
-    shown: list[PurchaseSummary] = []
-    size = 0
-    for one in shown_at_most:
-        summary = _summary(one, sums_of(counted[one.order_id]), coming[one.order_id])
-        size += len(summary.model_dump_json().encode())
-        if shown and size > PAGE_BYTES:
-            break
-        shown.append(summary)
+    shown = first_that_fit(_summary(one, sums_of(counted[one.order_id]), coming[one.order_id]) for one in shown_at_most)
     more = len(shown) < len(purchases)
     work.reply(message, PurchasePage(purchases=tuple(shown), next_after=shown[-1].order_id if more else None))
 
@@ -190,9 +181,7 @@ _NEXT_PAGE: Final = text(_PAGE + "CAST(NULL AS text)")
 async def list_institution_lessons(work: UnitOfWork, message: Message[ListInstitutionLessons]) -> None:
     """An institution's lessons in one state; for it, authorities and operators."""
     ask = message.data
-    actor = work.actor(message, "institution", "authority", "operator")
-    if actor.role == "institution":
-        work.actor(message, "institution", subject=ask.institution_id)
+    work.actor(message, "institution", "authority", "operator", own={"institution": ask.institution_id})
     given = {
         "institution": ask.institution_id,
         "state": STATES[ask.state],

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-CONSUMED: Final = frozenset({"confirmed", "paid_out"})
-"""States of a lesson whose fee is the institution's."""
+from services.orders.lessons.domain import CONSUMED
+
 GIVEN_BACK: Final = frozenset({"refunded"})
 """States of a lesson whose fee the guardian has back. A lesson in any other state is left, asked back or not; but for
 `divided` ones, of whose fee each side has a part: given back as a lesson, and each part as money."""
