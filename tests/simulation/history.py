@@ -342,12 +342,20 @@ class History(RuleBasedStateMachine):
         ),
         rounds=st.sampled_from((0, 1, 3)),
         minutes=st.sampled_from((20, 1500, 10_000)),
+        refuses=st.booleans(),
     )
-    def is_frozen_meanwhile(self, order: int, then: list[str], rounds: int, minutes: int) -> None:
-        """The institution is frozen while an order of it goes on, another is bought, or one is given back."""
+    def is_frozen_meanwhile(self, order: int, then: list[str], rounds: int, minutes: int, refuses: bool) -> None:
+        """The institution is frozen while an order of it goes on, another is bought, or one is given back; `refuses`:
+        the bank has just refused a payout."""
         enrolled = [id_ for id_, p in self.agreement.orders.purchases.items() if p.state == "enrolled"]
         order_id = UUID(enrolled[order % len(enrolled)])
         purchase = self.agreement.orders.purchases[str(order_id)]
+        if refuses:
+            dsn = self.simulation.processes["bank"].settings.database
+            self.run(desk.set_behaviour(dsn, "refuse", kind="payout", order_id=order_id, seconds=600.0))
+        for _ in range(2 * refuses):  # a lesson is filed, and confirmed
+            self._goes_on(self.order_ids.index(order_id))
+            self.works(4, PARTICIPANTS)
         for what in ("freeze", *then):
             if what == "freeze":
                 self._freeze(self.simulation.now + timedelta(minutes=minutes))
