@@ -10,6 +10,7 @@ from shared.messaging.handlers import in_groups
 from tests.faults import invariants
 from tests.faults.world import World
 from tests.simulation.model import Complaints, Orders, Said, Timers, same
+from tests.simulation.model_catalog import FREEZE_TIMER, Catalog
 from tests.simulation.model_money import Escrow
 from tests.simulation.simulation import Heard, Simulation
 
@@ -39,6 +40,9 @@ SELECT type, key, count(*)::int AS times FROM outbox WHERE topic !~ '[.](replies
                    'complaints.filing.moved.v1', 'complaints.deadline.v1')
 GROUP BY type, key
 """
+_FROZEN_UNTIL: Final = "SELECT frozen_until FROM institutions"
+_SOLD: Final = "SELECT order_id::text FROM reservations WHERE course_id IS NOT NULL"
+_FREEZE_TIMERS: Final = "SELECT subject, due_at FROM timers WHERE type = $1"
 CONFLICT: Final = "!idempotency_conflict"
 
 
@@ -49,6 +53,7 @@ class Agreement:
         self.simulation = simulation
         self.orders = Orders(institution, authority, simulation.contracts)
         self.escrow = Escrow()
+        self.catalog = Catalog(authority)
         self.complaints = Complaints()
         self.expected: dict[UUID, str] = {}
         """Asking → what must be answered."""
@@ -78,15 +83,22 @@ class Agreement:
                 self._message_of[m.asking] = m.id
 
     def _hear(self, service: str, m: Heard) -> str:
-        models = {"orders": self.orders.hear, "escrow": self.escrow.hear, "complaints": self.complaints.hear}
+        models = {
+            "orders": self.orders.hear,
+            "escrow": self.escrow.hear,
+            "catalog": self.catalog.hear,
+            "complaints": self.complaints.hear,
+        }
         return models[service](m) if service in models else ""
 
     def fired(self, service: str, now: datetime) -> None:
         """Timers that were due are gone."""
         self._changed.add(service)
-        if service not in ("orders", "escrow"):
+        models: dict[str, Orders | Escrow | Catalog]
+        models = {"orders": self.orders, "escrow": self.escrow, "catalog": self.catalog}
+        model = models.get(service)
+        if model is None:
             return
-        model: Orders | Escrow = self.orders if service == "orders" else self.escrow
         for type_, subject in [key for key, due_at in model.timers.items() if due_at <= now]:
             del model.timers[type_, subject]
             model.said[type_, subject.partition(":")[0]] += 1
@@ -98,6 +110,8 @@ class Agreement:
             await self._check_orders()
         if "escrow" in changed:
             await self._check_escrow()
+        if "catalog" in changed:
+            await self._check_catalog()
         if "complaints" in changed:
             await self._check_complaints()
         self._check_answers()
@@ -146,8 +160,22 @@ class Agreement:
         payments = {(id_, *key): one for id_, account in accounts.items() for key, one in account.payments.items()}
         told = {k: (p.amount, p.state, p.attempt, p.turn, p.asks, p.reference) for k, p in payments.items()}
         agree(found, told)
+        rows = await self.simulation.rows("escrow", "SELECT institution_id::text, state, change_no FROM freezes")
+        agree({row["institution_id"]: tuple(row)[1:] for row in rows}, dict(self.escrow.freezes))
         await self._check_timers("escrow", self.escrow.timers)
         await self._check_said("escrow", self.escrow.said)
+
+    async def _check_catalog(self) -> None:
+        """Freezes, and that nobody has a seat who asked for it only while the institution was frozen."""
+        frozen = [row["frozen_until"] for row in await self.simulation.rows("catalog", _FROZEN_UNTIL)]
+        assert frozen == [self.catalog.frozen_until], (frozen, self.catalog.frozen_until)
+        sold = {row["order_id"] for row in await self.simulation.rows("catalog", _SOLD)}
+        assert sold <= self.catalog.offered, f"sold while frozen: {sold - self.catalog.offered}"
+        rows = await self.simulation.rows("catalog", _FREEZE_TIMERS, FREEZE_TIMER)
+        agree({(FREEZE_TIMER, row["subject"]): row["due_at"] for row in rows}, self.catalog.timers)
+        said = {(row["type"], row["key"]): row["times"] for row in await self.simulation.rows("catalog", _SAID)}
+        freezes = {key: times for key, times in said.items() if key[0].startswith("catalog.institution.")}
+        agree(freezes, dict(+self.catalog.said))
 
     async def _check_complaints(self) -> None:
         rows = await self.simulation.rows("complaints", "SELECT filing_id::text, state FROM filings")
@@ -216,6 +244,9 @@ class Agreement:
             for (kind, _), payment in account.payments.items():
                 counts[f"{kind} {payment.state}"] += 1
                 counts[f"{kind} came back"] += payment.turn
+        counts += self.escrow.counts + self.catalog.counts
+        refused = {id_ for id_, p in self.orders.purchases.items() if p.reason == "institution_frozen"}
+        assert refused <= self.catalog.turned_away, (refused, self.catalog.turned_away)
         for answer in self.expected.values():
             counts[f"refused: {answer[1:]}" if answer.startswith("!") else "answered"] += 1
         counts["complaints"] += len(self.complaints.filings)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from ops.bank import desk
 from ops.bank.behaviour import Name
 from shared.actors import Actor
 from shared.contracts.bank import InstructionKind
+from shared.contracts.catalog import FreezeInstitution, ThawInstitution
 from shared.contracts.complaints import FileComplaint, FilingState, MoveFiling
 from shared.contracts.envelope import Request
 from shared.contracts.orders import (
@@ -311,6 +312,68 @@ class History(RuleBasedStateMachine):
                 self.run(self.simulation.fire("orders"))
             else:
                 self._request(what, UUID(order_id), lesson, speakers.get(what, AUTHORITY))
+            self.works(rounds, PARTICIPANTS)
+
+    @rule(minutes=st.sampled_from((-1, 0, 1, 20, 1500, 10_000, 300_000)), who=st.sampled_from((0, 1, 1, 1, 1)))
+    def freezes(self, minutes: int, who: int) -> None:
+        """The authority freezes the institution, or sets another end; or somebody tries who may not."""
+        until = self.simulation.now + timedelta(minutes=minutes)
+        self._freeze(until, (self.people.institution_actor, AUTHORITY)[who])
+
+    def _freeze(self, until: datetime, actor: Actor = AUTHORITY) -> None:
+        institution_id = self.people.institution.institution_id
+        self.ask(FreezeInstitution(institution_id=institution_id, until=until, reason="涉嫌挪用预收费"), actor)
+
+    @precondition(lambda self: self.agreement.catalog.frozen_until is not None)
+    @rule(who=st.sampled_from((0, 1, 1, 1)))
+    def thaws(self, who: int) -> None:
+        """The authority lifts a freeze; or the institution would like to."""
+        self._thaw((self.people.institution_actor, AUTHORITY)[who])
+
+    def _thaw(self, actor: Actor = AUTHORITY) -> None:
+        institution_id = self.people.institution.institution_id
+        self.ask(ThawInstitution(institution_id=institution_id, reason="已整改"), actor)
+
+    @precondition(lambda self: any(p.state == "enrolled" for p in self.agreement.orders.purchases.values()))
+    @rule(
+        order=ORDER,
+        then=st.lists(
+            st.sampled_from(("goes on", "goes on", "buys", "refund", "thaw", "freeze", "days pass")), max_size=6
+        ),
+        rounds=st.sampled_from((0, 1, 3)),
+        minutes=st.sampled_from((20, 1500, 10_000)),
+        refuses=st.booleans(),
+    )
+    def is_frozen_meanwhile(self, order: int, then: list[str], rounds: int, minutes: int, refuses: bool) -> None:
+        """The institution is frozen while an order of it goes on, another is bought, or one is given back; `refuses`:
+        the bank has just refused a payout."""
+        enrolled = [id_ for id_, p in self.agreement.orders.purchases.items() if p.state == "enrolled"]
+        order_id = UUID(enrolled[order % len(enrolled)])
+        purchase = self.agreement.orders.purchases[str(order_id)]
+        if refuses:
+            dsn = self.simulation.processes["bank"].settings.database
+            self.run(desk.set_behaviour(dsn, "refuse", kind="payout", order_id=order_id, seconds=600.0))
+        for _ in range(2 * refuses):  # a lesson is filed, and confirmed
+            self._goes_on(self.order_ids.index(order_id))
+            self.works(4, PARTICIPANTS)
+        for what in ("freeze", *then):
+            if what == "freeze":
+                self._freeze(self.simulation.now + timedelta(minutes=minutes))
+            elif what == "thaw":
+                self._thaw()
+            elif what == "goes on":
+                self._goes_on(self.order_ids.index(order_id))
+            elif what == "refund":
+                self._ask_back(order_id, purchase.untaught_fen(), [], purchase.guardian)
+                self.works(rounds, PARTICIPANTS)
+                self._step_of_refund(order_id, "answer yes")
+            elif what == "buys" and len(self.order_ids) < MOST_ORDERS:
+                self.buys(order % 2, 1)
+            elif what == "days pass":
+                later = min(self.simulation.now + timedelta(days=2), LAST_DAY)
+                self.run(self.simulation.set_clock(max(self.simulation.now, later)))
+                for name in ("escrow", "catalog", "orders"):
+                    self.run(self.simulation.fire(name))
             self.works(rounds, PARTICIPANTS)
 
     @precondition(lambda self: bool(self.filing_ids))

@@ -79,11 +79,17 @@ class Escrow:
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
+        self.freezes: dict[str, tuple[str, int]] = {}
+        """Institution → how catalog told last that it stands, and with which change."""
+        self.counts: Counter[str] = Counter()
         self.timers: Timers = {}
         self.said: Said = Counter()
 
     def hear(self, m: Heard) -> str:
         """One message."""
+        if m.type in ("catalog.institution.frozen.v1", "catalog.institution.thawed.v1", "escrow.payouts.thaw.v1"):
+            self._freeze(m, m.data["institution_id"], m.data["change_no"])
+            return ""
         if "order_id" not in m.data:  # a reminder of money in suspense, which is a person's
             return ""
         order = m.data["order_id"]
@@ -101,6 +107,31 @@ class Escrow:
             self.said[FAILED, order] += 1
         return ""
 
+    @property
+    def frozen(self) -> bool:
+        """No payout begins. There is one institution here."""
+        return any(state == "frozen" for state, _ in self.freezes.values())
+
+    def _freeze(self, m: Heard, institution: str, change: int) -> None:
+        state, known = self.freezes.get(institution, ("", 0))
+        if m.type == "escrow.payouts.thaw.v1":
+            if (state, known) == ("thawing", change):
+                self.freezes[institution] = "thawed", change
+                for order, account in self.accounts.items():
+                    self._let_go(m, order, account)
+        elif known < change:
+            thaws = m.type == "catalog.institution.thawed.v1"
+            self.freezes[institution] = "thawing" if thaws else "frozen", change
+            self.said["escrow.payouts.thaw.v1", institution] += thaws
+
+    def _let_go(self, m: Heard, order: str, account: Account) -> None:
+        """What waited goes out, if nothing else holds it."""
+        for (kind, number), payment in account.payments.items():
+            if payment.state == "waiting" and not account.suspended and not self.frozen:
+                self.said["escrow.released.v1", order] += 1
+                self.counts["payouts that waited for a thaw"] += m.type == "escrow.payouts.thaw.v1"
+                self._tell(m, order, kind, number, payment)
+
     def _about(self, m: Heard, order: str, account: Account) -> None:
         match m.type:
             case "escrow.lesson.release.v1":
@@ -111,11 +142,7 @@ class Escrow:
                 account.complaints.setdefault(m.data["complaint_id"], True)
             case "escrow.releases.resume.v1":
                 account.complaints[m.data["complaint_id"]] = False
-                if not account.suspended:
-                    for (kind, number), payment in account.payments.items():
-                        if payment.state == "waiting":
-                            self.said["escrow.released.v1", order] += 1
-                            self._tell(m, order, kind, number, payment)
+                self._let_go(m, order, account)
             case type_ if type_ in SEND_BACK:
                 self._send_back(m, order, account)
             case "escrow.payment.deadline.v1" if account.state == "collecting":
@@ -131,6 +158,9 @@ class Escrow:
                 elif payment.state == "sent":
                     payment.asks += 1
                     self._tell(m, order, kind, number, payment)
+                elif payment.state == "refused" and kind == "payout" and self.frozen:
+                    self.timers[INSTRUCTION_TIMER, f"{order}:payout:{number}"] = m.now + DAY
+                    self.counts["payouts not tried anew while frozen"] += 1
                 elif payment.state == "refused" and kind != "collect":
                     payment.attempt, payment.asks = payment.attempt + 1, 0
                     self._tell(m, order, kind, number, payment)
@@ -144,7 +174,7 @@ class Escrow:
     def _pay_out(self, m: Heard, order: str, account: Account, number: int, amount: int) -> None:
         payment = Payment(amount, "waiting")
         account.payments["payout", number] = payment
-        if not account.suspended:
+        if not account.suspended and not self.frozen:
             self.said["escrow.released.v1", order] += 1
             self._tell(m, order, "payout", number, payment)
 
@@ -159,7 +189,7 @@ class Escrow:
         for kind, payment in payments.items():
             if payment.amount:
                 account.payments[kind, number] = payment
-                if kind == "refund" or not account.suspended:
+                if kind == "refund" or not (account.suspended or self.frozen):
                     self.said["escrow.released.v1", order] += kind == "payout"
                     self._tell(m, order, kind, number, payment)
 
@@ -214,6 +244,7 @@ class Escrow:
                 self.said["escrow.held.v1" if outcome == "paid" else FAILED, order] += 1
         elif outcome == "paid" and payment.state == "sent":
             payment.state, payment.reference = "paid", reference
+            self.counts["refunds paid while frozen"] += kind == "refund" and self.frozen
             self.timers.pop((INSTRUCTION_TIMER, f"{order}:{kind}:{number}"), None)
             self.said[REFUNDED if kind == "refund" else "escrow.settled.v1", order] += 1
             if (kind, number) == ("refund", 0):

@@ -67,12 +67,20 @@ _HISTORY: Final = {
         *("invoice_lessons", "invoice_numbers", "invoices", "refunds", "objections", "lessons", "contracts"),
         *("purchases", "limit_locks"),
     ),
-    "escrow": ("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions"),
+    "escrow": ("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions", "freezes"),
     "complaints": ("steps", "filings", "orders"),
     "notify": ("sms",),
     "bank": ("entries", "accounts", "behaviours"),
 }
 """What a history leaves behind. Institutions, courses and families stay, and stand there for all of them."""
+
+
+_AS_IT_WAS: Final = """
+UPDATE courses SET reserved = 0, taken = 0;
+DELETE FROM institution_changes WHERE change_no > 2;
+UPDATE institutions SET frozen_until = NULL, changes = 2;
+"""
+"""The institution was registered and listed, and no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +182,7 @@ class Simulation:
         for name, connection in self.connections.items():
             tables = (*_ROAD, *_HISTORY[name])
             await connection.execute("; ".join(f"DELETE FROM {table}" for table in tables))
-        await self.connections["catalog"].execute("UPDATE courses SET reserved = 0, taken = 0")
+        await self.connections["catalog"].execute(_AS_IT_WAS)
         self.topics, self._seen = Topics(), 0
         self.askings, self.answers, self.contracts, self.strange = {}, {}, {}, set()
         self._ids.made = IDS_OF_PEOPLE
