@@ -9,7 +9,6 @@ from cyclopts import App, Parameter
 from ops.cli.asking import Reason, ask
 from ops.cli.base import DONE, USUAL, Common, yuan
 from ops.cli.site import Found
-from ops.cli.site import Found
 from shared.contracts.orders import PlanWindUp, ShowWindUp, StartWindUp, WindUpView
 
 app = App(
