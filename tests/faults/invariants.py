@@ -37,6 +37,8 @@ class Expected:
     closed: set[UUID] = field(default_factory=set)
     """The filings that hold their order no more."""
     dead_letters: dict[str, int] = field(default_factory=dict)
+    strays: dict[str, str] = field(default_factory=dict)
+    """Number of money that nobody asked for → how it stands in suspense, or that it may have come."""
 
 
 Finder = Callable[[World, Expected], Iterator[str]]
@@ -80,7 +82,9 @@ def the_banks_own_book_adds_up(world: World, expected: Expected) -> Iterator[str
 def number_of(row: Row) -> str:
     """The number of an instruction as the bank knows it: letter, order, lesson, attempt."""
     parts = (row["order_id"].int, 25), (row["lesson_no"], 3), (row["attempt"], 1)
-    return {"collect": "C", "payout": "P", "refund": "R"}[row["kind"]] + "".join(_base36(*part) for part in parts)
+    return {"collect": "C", "payout": "P", "refund": "R", "return": "S"}[row["kind"]] + "".join(
+        _base36(*part) for part in parts
+    )
 
 
 def _base36(number: int, width: int) -> str:
@@ -93,7 +97,7 @@ def _base36(number: int, width: int) -> str:
 
 def the_bank_did_what_escrow_has_booked(world: World, expected: Expected) -> Iterator[str]:
     """Instruction by instruction: number, amount and the bank's reference; nothing is open, nothing else was done.
-    Money may be suspense only if it came for an order that was given up."""
+    Money may be suspense only if it came for an order that was given up, or went astray."""
     returned = {entry["number"] for entry in world.tables["bank.entries"] if entry["outcome"] == "returned"}
     done = {
         entry["number"]: entry
@@ -132,7 +136,7 @@ def the_bank_did_what_escrow_has_booked(world: World, expected: Expected) -> Ite
         booked = suspense.pop(entry["reference"], None)
         if booked is None or booked["amount_fen"] != entry["amount_fen"]:
             yield f"{number} was paid by the bank and escrow does not know it"
-        elif expected.orders.get(booked["order_id"]) != "ended":
+        elif expected.orders.get(booked["order_id"]) != "ended" and number not in expected.strays:
             yield f"{number} is suspense: {booked['reason']}"
     for row in suspense.values():
         yield f"{row['number']} is suspense: {row['reason']}"
@@ -152,6 +156,15 @@ def the_bank_holds_what_the_ledger_says(world: World, expected: Expected) -> Ite
         key = (row["bank"], row["account"])
         if row["balance_fen"] != wanted[key]:
             yield f"{key}: {row['balance_fen']} fen, the ledger says {wanted[key]}"
+
+
+def money_that_went_astray_stands_where_the_story_left_it(world: World, expected: Expected) -> Iterator[str]:
+    """Booked under its number, and open until it went back, or has gone back."""
+    states = {row["number"]: row["state"] for row in world.tables["escrow.suspense"]}
+    for number, should in expected.strays.items():
+        is_ = states.get(number, "not booked")
+        if is_ != should and (should, is_) not in (("may have come", "open"), ("may have come", "not booked")):
+            yield f"{number} is {is_}, should be {should}"
 
 
 def each_lesson_is_released_at_most_once(world: World, expected: Expected) -> Iterator[str]:
@@ -416,6 +429,18 @@ def refunds_agree_with_escrow(world: World, expected: Expected) -> Iterator[str]
             yield f"{order_id}: escrow knows a {kind} that orders does not"
 
 
+def every_winding_up_has_ended(world: World, expected: Expected) -> Iterator[str]:
+    """All orders were looked at, and of none that was paid there is a lesson left."""
+    gone = {row["institution_id"] for row in world.tables["orders.wind_ups"]}
+    for row in world.tables["orders.wind_ups"]:
+        if row["finished_at"] is None or row["done_orders"] != row["orders"]:
+            yield f"{row['institution_id']}: {row['done_orders']} of {row['orders']}, ended {row['finished_at']}"
+    orders = {row["order_id"] for row in world.tables["orders.purchases"] if row["institution_id"] in gone}
+    for row in world.tables["orders.lessons"]:
+        if row["order_id"] in orders and row["state"] not in ("paid_out", "refunded"):
+            yield f"{row['order_id']} lesson {row['lesson_no']} is {row['state']}"
+
+
 def decisions_agree_with_escrow(world: World, expected: Expected) -> Iterator[str]:
     """A divided lesson's objection is decided, and escrow pays each side its part; an open one is of a lesson that is
     objected to, and nothing of its fee moves."""
@@ -531,6 +556,7 @@ CHECKS: Final[dict[str, tuple[Finder, ...]]] = {
         the_banks_own_book_adds_up,
         the_bank_did_what_escrow_has_booked,
         the_bank_holds_what_the_ledger_says,
+        money_that_went_astray_stands_where_the_story_left_it,
     ),
     "I5": (
         no_step_and_no_timer_is_late,
@@ -540,6 +566,7 @@ CHECKS: Final[dict[str, tuple[Finder, ...]]] = {
         what_is_enrolled_is_paid_seated_and_planned,
         lessons_agree_with_escrow,
         refunds_agree_with_escrow,
+        every_winding_up_has_ended,
         decisions_agree_with_escrow,
         seats_add_up,
         every_complaint_holds_its_order,

@@ -1,5 +1,6 @@
 """The load under which faults strike: purchases, some given up while they are paid; lessons, some objected to, some of
-those decided; refunds, some asked for while a lesson is filed; complaints; new families.
+those decided; refunds, some asked for while a lesson is filed; complaints; an institution that is wound up; money that
+nobody asked for; new families.
 
 Everybody is patient: a request without an answer is sent again under its own message id, as a gateway does it. What
 must have become of each order and lesson is written into `expected` when its flow has ended.
@@ -14,12 +15,22 @@ from typing import Any, Final
 from uuid import UUID
 
 from bench.load import Order
+from ops.bank import desk
 from ops.scenario import Guardian, Institution, Scenario
 from shared.contracts import topics
 from shared.contracts.catalog import CourseView, FreezeInstitution, InstitutionView, ThawInstitution
 from shared.contracts.complaints import FilingView, MoveFiling
 from shared.contracts.envelope import CONTRACTS, Event
-from shared.contracts.escrow import ChooseSettlement, Refunded, Settled, SettlementView
+from shared.contracts.escrow import (
+    ChooseSettlement,
+    Refunded,
+    ReturnSuspense,
+    Settled,
+    SettlementView,
+    SuspenseBooked,
+    SuspenseReturned,
+    SuspenseView,
+)
 from shared.contracts.orders import (
     AnswerObjection,
     AnswerRefund,
@@ -35,6 +46,7 @@ from shared.contracts.orders import (
     ObjectLesson,
     PayPurchase,
     PlacePurchase,
+    PlanWindUp,
     PurchaseEnded,
     PurchaseEnrolled,
     PurchaseView,
@@ -42,8 +54,12 @@ from shared.contracts.orders import (
     RefundQuote,
     RefundView,
     RequestRefund,
+    ShowWindUp,
     SignContract,
+    StartWindUp,
+    WindUpView,
 )
+from shared.database import is_passing
 from shared.ids import new_id
 from shared.messaging.rpc import GatewayClient, RequestRefused
 from shared.settings import ClientSettings
@@ -58,8 +74,10 @@ FROZEN: Final = timedelta(days=90)
 GATHERED: Final = 3
 """So many lessons go out in one sum, if none is too late for it."""
 LEFT_OPEN: Final = 5
+"""One complaint in so many is never closed, and one sum that nobody asked for in so many stays in suspense."""
 SEATS: Final = 20_000
-"""One complaint in so many is never closed."""
+STRAYS: Final = 40
+"""So many sums come that nobody asked for."""
 TOO_LATE: Final = ("order_state", "lesson_state", "objection_state")
 
 
@@ -78,7 +96,8 @@ class Gateway(GatewayClient):
         self._heard: dict[tuple[str, str], asyncio.Future[Event]] = {}
 
     async def first(self, key: str, *contracts: type[Event]) -> Event:
-        """The first of these events about `key`: an order's id, or `order:lesson`. Raises LoadError if none comes."""
+        """The first of these events about `key`: an order's id, or `order:lesson`, a receipt's, or the number of money
+        that came. Raises LoadError if none comes."""
         waiting = [self._future(contract.TYPE, key) for contract in contracts]
         done, _ = await asyncio.wait(waiting, timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED)
         for future in done:
@@ -95,7 +114,8 @@ class Gateway(GatewayClient):
             return
         data = envelope["data"]
         lesson = f":{data['lesson_no']}" if "lesson_no" in data else ""
-        future = self._future(contract.TYPE, envelope["partitionkey"] + lesson)
+        key = data["number"] if contract is SuspenseBooked else envelope["partitionkey"] + lesson
+        future = self._future(contract.TYPE, key)
         if not future.done():
             future.set_result(contract.model_validate(data))
 
@@ -110,9 +130,10 @@ async def small_course(scenario: Scenario, number: int) -> CourseView:
 class Load:
     """Who does what until its `end`: one of `courses` is bought, lessons of `taught` are taught, `complained` is
     complained about, `unwanted` asked back, which `authority` (a token) decides; the institution of `frozen` is frozen
-    and thawed, that of `gathered` is paid by the day and at once in turns. `lenient`: purchases may end without
-    enrolment, as they may where clocks jump or banks refuse. There are as many children (`guardians`, one for each) and
-    courses as it takes that no child has more open at one institution than the limits let it have."""
+    and thawed, that of `gathered` is paid by the day and at once in turns, that of `gone` wound up. `bank`: the DSN of
+    the stand-in bank's book. `lenient`: purchases may end without enrolment, as they may where clocks jump or banks
+    refuse. There are as many children (`guardians`, one for each) and courses as it takes that no child has more open
+    at one institution than the limits let it have."""
 
     scenario: Scenario
     gateway: Gateway
@@ -126,7 +147,9 @@ class Load:
     unwanted: Sequence[Order]
     frozen: Sequence[Order]
     gathered: Sequence[Order]
+    gone: Sequence[Order]
     authority: str
+    bank: str
     lenient: bool = False
     lessons: Iterator[tuple[Order, int]] = field(init=False)
     running: int = field(init=False, default=0)
@@ -135,6 +158,8 @@ class Load:
     _unwanted: Iterator[Order] = field(init=False)
     _frozen: Iterator[tuple[Order, int]] = field(init=False)
     _gathered: Iterator[tuple[Order, int]] = field(init=False)
+    _gone: Iterator[Sequence[Order]] = field(init=False)
+    _strays: Iterator[int] = field(init=False)
     _ended: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -142,11 +167,13 @@ class Load:
         self._complained = self._plan(self.complained)
         self._unwanted = iter(self.unwanted)
         self._frozen, self._gathered = self._plan(self.frozen), self._plan(self.gathered)
+        self._gone, self._strays = iter([self.gone]), iter(range(STRAYS))
 
     def sign_in_again(self) -> None:
         """After the clock was moved far."""
         self.authority = self.scenario.token("authority", "changzhou-edu")
-        for institution in (self.institution, *(orders[0].institution for orders in (self.frozen, self.gathered))):
+        elsewhere = (orders[0].institution for orders in (self.frozen, self.gathered, self.gone))
+        for institution in (self.institution, *elsewhere):
             institution.token = self.scenario.token("institution", str(institution.institution_id))
 
     @staticmethod
@@ -166,6 +193,8 @@ class Load:
             (self._refunds, 2),
             (self._freezes, 1),
             (self._gathers, 1),
+            (self._winds_up, 1),
+            (self._goes_astray, 1),
             (self._signs_in, 1),
         ]
         running = [asyncio.create_task(self._again(flow)) for flow, times in workers for _ in range(times)]
@@ -375,6 +404,64 @@ class Load:
         await self.scenario.ask(at_once, SettlementView, self.authority)
         for order, number in some:
             await self.is_paid(order, number)
+        return True
+
+    async def _winds_up(self) -> bool:
+        """An institution is gone: what was taught is paid out, everything else goes back, however often it is said."""
+        orders = next(self._gone, None)
+        if orders is None:
+            return False
+        taught = orders[::2]
+        for order in taught:
+            await self.applies(order, 1)
+            await self._confirms(order, 1)
+            await self.is_paid(order, 1)
+        institution_id = orders[0].institution.institution_id
+        plan = await self.scenario.ask(PlanWindUp(institution_id=institution_id), WindUpView, self.authority)
+        lessons = sum(len(order.course.lessons) for order in orders) - len(taught)
+        if (plan.orders, plan.lessons) != (len(orders), lessons):
+            raise LoadError(f"the dry run says {plan}")
+        start = StartWindUp(institution_id=institution_id, reason="机构失联")
+        await asyncio.gather(*(self.scenario.ask(start, WindUpView, self.authority) for _ in range(2)))
+        for order in orders:
+            await self.gateway.first(f"{order.order_id}:0", Refunded)
+            numbers = range(2 if order in taught else 1, len(order.course.lessons) + 1)
+            self.expected.lessons |= {(order.order_id, number): "refunded" for number in numbers}
+        again = await self.scenario.ask(start, WindUpView, self.authority)
+        show = ShowWindUp(institution_id=institution_id)
+        while again.finished_at is None:
+            await asyncio.sleep(LOOK_S)
+            again = await self.scenario.ask(show, WindUpView, self.authority)
+        return True
+
+    async def _goes_astray(self) -> bool:
+        """Money comes in under a number that nobody knows, and an operator sends it back; one sum in `LEFT_OPEN` stays
+        in suspense. While the bank's database is away, none comes."""
+        if next(self._strays, None) is None:
+            return False
+        number, account = f"X{new_id().hex[:29]}", self.institution.account
+        self.expected.strays[number] = "may have come"
+        try:
+            await desk.unsolicited(
+                self.bank,
+                bank=account.bank,
+                supervised_account=account.supervised_account,
+                amount_fen=self.chance.randrange(1, 1_000_000),
+                number=number,
+            )
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            await asyncio.sleep(1)
+            return True
+        booked = await self.gateway.first(number, SuspenseBooked)
+        assert isinstance(booked, SuspenseBooked)
+        self.expected.strays[number] = "open"
+        if self.chance.randrange(LEFT_OPEN):
+            return_ = ReturnSuspense(receipt_id=booked.receipt_id, reason="误转，原路退回")
+            await self.scenario.ask(return_, SuspenseView, self.scenario.token("operator", "li"))
+            await self.gateway.first(str(booked.receipt_id), SuspenseReturned)
+            self.expected.strays[number] = "returned"
         return True
 
     async def _wants_back(self, order: Order, excluded: tuple[int, ...] = ()) -> RefundView | None:

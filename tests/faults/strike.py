@@ -14,7 +14,7 @@ from ops.scenario import Guardian, Scenario
 from ops.stack.servers import Servers
 from ops.stack_layout import PART_NAMES, Stack
 from shared.clock import get_offset
-from tests.faults import puppet
+from tests.faults import puppet, statements
 from tests.faults.aggregates import sums
 from tests.faults.drills.base import Drill, Fault
 from tests.faults.invariants import Expected, violations
@@ -38,7 +38,7 @@ COMPLAINED: Final = 40
 UNWANTED: Final = 40
 """And so many asked back."""
 ELSEWHERE: Final = 24
-"""Orders of each institution that is frozen, or paid by the day."""
+"""Orders of each institution that is frozen, paid by the day, or wound up."""
 WINDOW: Final = 200
 BEFORE_S: Final = 3.0
 """So long the load goes on before the fault, and after it."""
@@ -122,10 +122,14 @@ async def strike(
         phases.end("strike")
         await quiet(stack, timeout_s=QUIET_S)
         phases.end("quiet")
+        breaks = [] if fault.long else await statements.breaks(stack, folder / name)
+        phases.end("reconcile")
         async with kafka_of(stack) as kafka:
             messages = sum((await kafka.ends()).values())
         restarts = sum(stack.state(part).restarts for part in PART_NAMES)
         found: Wrong = await sums(stack) if fault.long else await violations(stack, expected)
+        if not fault.long:
+            found["I4"]["the statement of each day has no breaks"] = breaks
         phases.end("check")
         if again and not fault.long:
             places = await replay(stack, requests_lost=fault.requests_lost)
@@ -192,10 +196,11 @@ async def _prepared(
         institution, "少儿篮球基础班", lessons=COURSE_LESSONS, price_fen=PRICE_FEN, seats=SEATS
     )
     bought = [new_order(guardians[n % len(guardians)], institution, course) for n in range(BOUGHT)]
-    frozen, gathered = [await _orders_elsewhere(scenario, guardians, name) for name in ("青枫", "红梅")]
+    frozen, gathered, gone = [await _orders_elsewhere(scenario, guardians, name) for name in ("青枫", "红梅", "天宁")]
+    all_bought = [*bought, *frozen, *gathered, *gone]
     async with LoadGateway(stack.client_settings) as loading:
-        await purchases(loading, [*bought, *frozen, *gathered], WINDOW)
-    expected.orders |= {order.order_id: "enrolled" for order in (*bought, *frozen, *gathered)}
+        await purchases(loading, all_bought, WINDOW)
+    expected.orders |= {order.order_id: "enrolled" for order in all_bought}
     await quiet(stack)
     await wait_for_morning(stack, scenario, days=COURSE_LESSONS + 2)
     next_course = await small_course(scenario, 1)
@@ -212,7 +217,9 @@ async def _prepared(
         unwanted=bought[:UNWANTED],
         frozen=frozen,
         gathered=gathered,
+        gone=gone,
         authority=authority,
+        bank=stack.dsn("bank"),
     )
 
 

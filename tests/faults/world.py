@@ -205,7 +205,7 @@ async def _under_way(databases: Databases) -> list[str]:
 
 TABLES: Final = {
     "catalog": ("courses", "reservations"),
-    "orders": ("purchases", "lessons", "objections", "refunds"),
+    "orders": ("purchases", "lessons", "objections", "refunds", "wind_ups"),
     "escrow": ("accounts", "instructions", "transfers", "suspense", "suspensions", "settlements", "gathered"),
     "complaints": ("orders", "filings", "steps"),
     "notify": ("sms",),
