@@ -47,8 +47,8 @@ async def arm(stack: Stack, folder: Path, label: str, passings: Mapping[str, int
         fresh = folder / f"{name}.new"
         fresh.write_text(f"{label}:{times}", encoding="ascii")
         fresh.replace(folder / f"{name}.arm")
-    while any((folder / f"{name}.arm").exists() for name in passings):
-        assert all(stack.state(name).ready for name in passings)
+    while unread := [name for name in passings if (folder / f"{name}.arm").exists()]:
+        assert all(stack.state(name).ready for name in unread)  # who has read it may have died of it already
         await asyncio.sleep(LOOK_S)
 
 
