@@ -68,10 +68,6 @@ class Story:
     orders: list[UUID] = field(default_factory=list)
     phones: list[str] = field(default_factory=list)
     with_timeline: bool = False
-    sms_before: int = 0
-
-    def __post_init__(self) -> None:
-        self.sms_before = len(read_sms(self.stack.sms_file))
 
     async def step(self, words: str, doing: Awaitable[T]) -> T:
         """Does one thing, with its name and milliseconds on the screen."""
@@ -162,9 +158,8 @@ class Story:
         self.console.print(lines)
 
     def sent(self) -> list[dict[str, Any]]:
-        """The SMS to its families since the story began, oldest first; not what waited for those of another story."""
-        since = read_sms(self.stack.sms_file)[self.sms_before :]
-        return [sms for sms in since if sms["phone"].endswith(tuple(self.phones))]
+        """The SMS to its families, oldest first: their phones are of this story only."""
+        return [sms for sms in read_sms(self.stack.sms_file) if sms["phone"].endswith(tuple(self.phones))]
 
     def sms(self, purpose: str) -> int:
         """How many of them were sent for one purpose."""
