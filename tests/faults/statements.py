@@ -4,11 +4,10 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
-import asyncpg
-
 from ops.bank import statements as bank_files
 from ops.cli.base import Common
 from ops.cli.reconcile import run
+from ops.cli.site import rows
 from ops.stack_layout import Stack
 from services.escrow.statements import StatementFile
 from tests.faults.world import quiet
@@ -23,14 +22,14 @@ _BREAKS: Final = "SELECT * FROM breaks WHERE state NOT IN ('resolved', 'closed')
 
 async def breaks(stack: Stack, folder: Path) -> list[str]:
     """Reconciles day after day, as an operator does; what is left unexplained. The stack is quiet before and after."""
-    for bank, first, last in await _rows(stack.dsn("bank"), _DAYS):
+    for bank, first, last in await rows(stack.dsn("bank"), _DAYS):
         for number in range((last - first).days + 1):
             await _reconcile(stack, folder, bank, first + timedelta(days=number))
     await quiet(stack)
     return [
         f"{row['bank']} {row['day']}: {row['type']} {row['number']} {row['reference']}, "
         f"theirs {row['theirs_fen']} fen, ours {row['ours_fen']} {row['note']}"
-        for row in await _rows(stack.dsn("escrow"), _BREAKS)
+        for row in await rows(stack.dsn("escrow"), _BREAKS)
     ]
 
 
@@ -39,11 +38,3 @@ async def _reconcile(stack: Stack, folder: Path, bank: str, day: date) -> None:
     with path.open("w", encoding="utf-8", newline="") as out:
         await bank_files.write(stack.dsn("bank"), bank, day, "csv", out)
     await run(stack.dsn("escrow"), StatementFile.open(path, day), bank, Common(json=True))
-
-
-async def _rows(dsn: str, sql: str) -> list[asyncpg.Record]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return list(await connection.fetch(sql))
-    finally:
-        await connection.close()
