@@ -351,7 +351,7 @@ class Stack:
         stack = cls(folder, site, _Processes(folder, specs, shown), servers is None)
         try:
             await stack._processes.start()
-        except BaseException:
+        except BaseException:  # a cancellation too: nothing is left running, and it goes on its way
             await stack.stop()
             raise
         return stack

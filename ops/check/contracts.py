@@ -82,6 +82,7 @@ def _json(document: object) -> str:
 
 def message_schema(contract: type[Data]) -> dict[str, Any]:
     """The JSON Schema of `contract` in its envelope. Readers ignore members that are not in it."""
+    # mypy knows types only, not a class that is a value here.
     schema = _plain(Message[contract].model_json_schema(mode="validation"))  # type: ignore[valid-type]
     schema["properties"]["type"] = {"const": contract.TYPE, "type": "string"}
     return {

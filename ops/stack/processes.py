@@ -90,7 +90,7 @@ class Supervisor:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         try:
             await self.start()
-        except BaseException:
+        except BaseException:  # a cancellation too; it goes on its way
             self._forget_signal()
             raise
         return self
@@ -122,7 +122,7 @@ class Supervisor:
             await asyncio.wait((all_ready, hopeless), timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
             if not all_ready.done():
                 raise StackError(self._not_ready())
-        except BaseException:
+        except BaseException:  # a cancellation too: nothing is left running, and it goes on its way
             await self.stop()
             raise
         finally:

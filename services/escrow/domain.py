@@ -425,7 +425,8 @@ def judge_outgoing(instruction: "Instruction | Settlement", answer: Answer) -> V
         as_told = instruction.state == "sent" and answer.amount_fen == instruction.amount_fen
         return "applied" if as_told else "conflict"
     if answer.outcome == "refused":
-        return {"sent": "applied", "refused": "repeated"}.get(instruction.state, "conflict")  # type: ignore[return-value]
+        told_before: Verdict = "repeated" if instruction.state == "refused" else "conflict"
+        return "applied" if instruction.state == "sent" else told_before
     if answer.outcome == "returned":
         if instruction.state in ("refused", "dropped"):
             return "stale"
