@@ -172,8 +172,9 @@ class Orders:
             return "!order_unknown"
         if m.type.startswith("orders.objection."):
             return self._objection(m, order, purchase)
-        if m.data.get("lesson_no") and m.type != "escrow.refunded.v1":
-            return self._lesson(m, order, purchase)
+        if m.data.get("lesson_no"):
+            # A divided lesson's part that has gone back was decided before, and is not the refund of the order.
+            return "" if m.type == "escrow.refunded.v1" else self._lesson(m, order, purchase)
         if m.type.startswith("orders.refund.") or m.type == "escrow.refund_delayed.v1":
             return self._refund(m, order, purchase)
         return self._purchase(m, order, purchase)
