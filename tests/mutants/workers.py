@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,9 +69,9 @@ def run(
     ]
     for one in running:
         one.start()
+    # Both queues are pipes: who fills the one to the end before he reads the other waits for who waits for him.
+    threading.Thread(target=_hand_out, args=(queue, (*tasks, *[None] * workers)), daemon=True).start()
     try:
-        for task in (*tasks, *[None] * workers):  # a pipe, which somebody must read
-            queue.put(task)
         for _ in range(sum(max(1, len(task.numbers)) for task in tasks)):
             yield results.get()
     finally:
@@ -79,6 +80,11 @@ def run(
                 os.killpg(one.pid or 0, signal.SIGKILL)
             one.kill()
             one.join()
+
+
+def _hand_out(queue: Any, tasks: Sequence[Task | None]) -> None:
+    for task in tasks:
+        queue.put(task)
 
 
 def _work(queue: Any, results: Any, servers: Servers | None, baselines: dict[str, Baseline]) -> None:
