@@ -18,15 +18,16 @@ _RELEASED_TWICE: Final = """
 SELECT count(*) FROM (SELECT FROM transfers WHERE kind = 'release' AND phase = 2
                       GROUP BY order_id, lesson_no HAVING count(*) > 1) AS twice
 """
-# What was gathered is one payment for many lessons.
+# What was gathered is one payment for many lessons; what was in suspense goes back as a refund does.
 _BOOKED: Final = """
 SELECT kind, count(*), sum(amount_fen) FROM (
-  SELECT i.kind, i.amount_fen FROM instructions i WHERE i.state = 'paid' AND NOT (i.kind = 'payout' AND EXISTS (
+  SELECT CASE i.kind WHEN 'return' THEN 'refund' ELSE i.kind END AS kind, i.amount_fen FROM instructions i
+  WHERE i.state = 'paid' AND NOT (i.kind = 'payout' AND EXISTS (
     SELECT FROM gathered g WHERE (g.order_id, g.lesson_no) = (i.order_id, i.lesson_no)))
   UNION ALL SELECT 'payout', amount_fen FROM settlements WHERE state = 'paid') AS paid GROUP BY 1 ORDER BY 1
 """
 _PAYOUTS: Final = "SELECT count(*) FROM instructions WHERE state = 'paid' AND kind = 'payout'"
-_LATE_MONEY: Final = "SELECT count(*), coalesce(sum(amount_fen), 0) FROM suspense"
+_LATE_MONEY: Final = "SELECT count(*), coalesce(sum(amount_fen), 0) FROM suspense WHERE state <> 'matched'"
 _DONE: Final = "SELECT kind, count(*), sum(amount_fen) FROM entries WHERE outcome = 'paid' GROUP BY 1 ORDER BY 1"
 _PAID_OUT: Final = """
 SELECT (SELECT count(*) FROM lessons WHERE state = 'paid_out')

@@ -1,6 +1,6 @@
 """The load under which faults strike: purchases, some given up while they are paid; lessons, some objected to, some of
 those decided; refunds, some asked for while a lesson is filed; complaints; an institution that is wound up; money that
-nobody asked for; new families.
+nobody asked for, or that is too much, too little or too late; new families.
 
 Everybody is patient: a request without an answer is sent again under its own message id, as a gateway does it. What
 must have become of each order and lesson is written into `expected` when its flow has ended.
@@ -11,23 +11,26 @@ import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from bench.load import Order
 from ops.bank import desk
+from ops.bank.behaviour import Name
 from ops.scenario import Guardian, Institution, Scenario
 from shared.contracts import topics
-from shared.contracts.catalog import CourseView, FreezeInstitution, InstitutionView, ThawInstitution
+from shared.contracts.catalog import BankAccount, CourseView, FreezeInstitution, InstitutionView, ThawInstitution
 from shared.contracts.complaints import FilingView, MoveFiling
 from shared.contracts.envelope import CONTRACTS, Event
 from shared.contracts.escrow import (
     ChooseSettlement,
+    MatchSuspense,
     Refunded,
     ReturnSuspense,
     Settled,
     SettlementView,
     SuspenseBooked,
+    SuspenseMatched,
     SuspenseReturned,
     SuspenseView,
 )
@@ -63,7 +66,7 @@ from shared.database import is_passing
 from shared.ids import new_id
 from shared.messaging.rpc import GatewayClient, RequestRefused
 from shared.settings import ClientSettings
-from tests.faults.invariants import Expected
+from tests.faults.invariants import Expected, collect_number
 
 PATIENCE_S: Final = 240.0
 BUYERS: Final = 12
@@ -77,7 +80,10 @@ LEFT_OPEN: Final = 5
 """One complaint in so many is never closed, and one sum that nobody asked for in so many stays in suspense."""
 SEATS: Final = 20_000
 STRAYS: Final = 40
-"""So many sums come that nobody asked for."""
+"""So many sums come that nobody asked for, and so many orders are paid wrongly."""
+WRONGLY: Final[tuple[tuple[Name, int], ...]] = (("refuse", 0), ("wrong_amount", 100), ("wrong_amount", -100))
+"""How the bank collects the fee of such an order, and how many fen more. Where clocks jump or banks misbehave, the time
+to pay may be over before anything is collected, so there is only the first."""
 TOO_LATE: Final = ("order_state", "lesson_state", "objection_state")
 
 
@@ -120,20 +126,32 @@ class Gateway(GatewayClient):
             future.set_result(contract.model_validate(data))
 
 
-async def small_course(scenario: Scenario, number: int) -> CourseView:
+class Offer(NamedTuple):
+    """A course that can be bought, and the account that its fees come to."""
+
+    course: CourseView
+    account: BankAccount
+
+
+async def small_course(scenario: Scenario, number: int) -> Offer:
     """A course of an institution of its own that each child may buy thirty times: 60 lessons for 4 800 yuan."""
     institution = await scenario.open_institution(f"常州青枫篮球培训中心{number}")
-    return await scenario.publish_course(institution, "少儿篮球提高班", lessons=2, price_fen=16_000, seats=SEATS)
+    course = await scenario.publish_course(institution, "少儿篮球提高班", lessons=2, price_fen=16_000, seats=SEATS)
+    return Offer(course, institution.account)
+
+
+def _number_of_nobody() -> str:
+    return f"X{new_id().hex[:29]}"
 
 
 @dataclass
 class Load:
     """Who does what until its `end`: one of `courses` is bought, lessons of `taught` are taught, `complained` is
-    complained about, `unwanted` asked back, which `authority` (a token) decides; the institution of `frozen` is frozen
-    and thawed, that of `gathered` is paid by the day and at once in turns, that of `gone` wound up. `bank`: the DSN of
-    the stand-in bank's book. `lenient`: purchases may end without enrolment, as they may where clocks jump or banks
-    refuse. There are as many children (`guardians`, one for each) and courses as it takes that no child has more open
-    at one institution than the limits let it have."""
+    complained about, `unwanted` asked back; the institution of `frozen` is frozen and thawed, that of `gathered` is
+    paid by the day and at once in turns, that of `gone` wound up. `authority` and `operator` decide (tokens). `bank`:
+    the DSN of the stand-in bank's book. `lenient`: purchases may end without enrolment, as they may where clocks jump
+    or banks refuse. There are as many children (`guardians`, one for each) and courses as it takes that no child has
+    more open at one institution than the limits let it have."""
 
     scenario: Scenario
     gateway: Gateway
@@ -141,7 +159,7 @@ class Load:
     chance: random.Random
     guardians: Sequence[Guardian]
     institution: Institution
-    courses: Sequence[CourseView]
+    courses: Sequence[Offer]
     taught: Sequence[Order]
     complained: Sequence[Order]
     unwanted: Sequence[Order]
@@ -149,6 +167,7 @@ class Load:
     gathered: Sequence[Order]
     gone: Sequence[Order]
     authority: str
+    operator: str
     bank: str
     lenient: bool = False
     lessons: Iterator[tuple[Order, int]] = field(init=False)
@@ -160,6 +179,7 @@ class Load:
     _gathered: Iterator[tuple[Order, int]] = field(init=False)
     _gone: Iterator[Sequence[Order]] = field(init=False)
     _strays: Iterator[int] = field(init=False)
+    _mispaid: Iterator[int] = field(init=False)
     _ended: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -167,11 +187,12 @@ class Load:
         self._complained = self._plan(self.complained)
         self._unwanted = iter(self.unwanted)
         self._frozen, self._gathered = self._plan(self.frozen), self._plan(self.gathered)
-        self._gone, self._strays = iter([self.gone]), iter(range(STRAYS))
+        self._gone, self._strays, self._mispaid = iter([self.gone]), iter(range(STRAYS)), iter(range(STRAYS))
 
     def sign_in_again(self) -> None:
         """After the clock was moved far."""
         self.authority = self.scenario.token("authority", "changzhou-edu")
+        self.operator = self.scenario.token("operator", "li")
         elsewhere = (orders[0].institution for orders in (self.frozen, self.gathered, self.gone))
         for institution in (self.institution, *elsewhere):
             institution.token = self.scenario.token("institution", str(institution.institution_id))
@@ -195,6 +216,7 @@ class Load:
             (self._gathers, 1),
             (self._winds_up, 1),
             (self._goes_astray, 1),
+            (self._pays_wrongly, 1),
             (self._signs_in, 1),
         ]
         running = [asyncio.create_task(self._again(flow)) for flow, times in workers for _ in range(times)]
@@ -224,7 +246,7 @@ class Load:
     async def _buys(self) -> bool:
         """Place, contract, sign, pay, enrolled."""
         order_id, guardian = new_id(), self.chance.choice(self.guardians)
-        if await self._signs(order_id, guardian):
+        if await self._signs(order_id, guardian, self.chance.choice(self.courses)):
             pay = PayPurchase(order_id=order_id, method="alipay")
             await self._asks(self.scenario.ask(pay, PurchaseView, guardian.token), allowed=self.lenient)
         await self._ends(order_id, lenient=self.lenient)
@@ -234,22 +256,23 @@ class Load:
         """Pays and cancels at once: whichever comes first, money that was collected is held or goes back."""
         order_id, guardian = new_id(), self.chance.choice(self.guardians)
         both = (PayPurchase(order_id=order_id, method="alipay"), CancelPurchase(order_id=order_id))
-        if await self._signs(order_id, guardian):
+        if await self._signs(order_id, guardian, self.chance.choice(self.courses)):
             await self._asks(*(self.scenario.ask(one, PurchaseView, guardian.token) for one in both))
         await self._ends(order_id, lenient=True)
         return True
 
-    def placing(self, order_id: UUID, guardian: Guardian) -> PlacePurchase:
+    @staticmethod
+    def placing(order_id: UUID, guardian: Guardian, offer: Offer) -> PlacePurchase:
         """The request that begins a purchase."""
         return PlacePurchase(
             order_id=order_id,
             account_id=guardian.account_id,
             child_id=guardian.child_id,
-            course_id=self.chance.choice(self.courses).course_id,
+            course_id=offer.course.course_id,
         )
 
-    async def _signs(self, order_id: UUID, guardian: Guardian) -> bool:
-        await self.scenario.ask(self.placing(order_id, guardian), PurchaseView, guardian.token)
+    async def _signs(self, order_id: UUID, guardian: Guardian, offer: Offer) -> bool:
+        await self.scenario.ask(self.placing(order_id, guardian, offer), PurchaseView, guardian.token)
         drawn = await self.gateway.first(str(order_id), ContractDrawn, PurchaseEnded)
         if isinstance(drawn, ContractDrawn):
             sign = SignContract(order_id=order_id, contract_sha256=drawn.contract_sha256)
@@ -434,35 +457,99 @@ class Load:
             again = await self.scenario.ask(show, WindUpView, self.authority)
         return True
 
+    # --- money in suspense ------------------------------------------------------------------------------------------
+
     async def _goes_astray(self) -> bool:
-        """Money comes in under a number that nobody knows, and an operator sends it back; one sum in `LEFT_OPEN` stays
-        in suspense. While the bank's database is away, none comes."""
-        if next(self._strays, None) is None:
+        """Money comes in under a number that nobody knows, or once more for an order that is paid, in its account or in
+        another's; and goes back. One sum in `LEFT_OPEN` stays in suspense."""
+        stray = next(self._strays, None)
+        if stray is None:
             return False
-        number, account = f"X{new_id().hex[:29]}", self.institution.account
+        order = self.taught[stray % len(self.taught)]
+        reason, number, account = (
+            ("unknown_number", _number_of_nobody(), self.institution.account),
+            ("double", collect_number(order.order_id), order.institution.account),
+            ("foreign", collect_number(order.order_id), self.gone[0].institution.account),
+        )[stray % 3]
+        booked = await self._comes_in(number, account, self.chance.randrange(1, 1_000_000), reason)
+        if booked is not None and self.chance.randrange(LEFT_OPEN):
+            await self._goes_back(booked)
+        return True
+
+    async def _pays_wrongly(self) -> bool:
+        """The bank collects too much or too little, which goes back, and the fee comes by a transfer that an operator
+        matches. Or the bank refuses, and the fee comes when the order has ended: matched, and refunded."""
+        turn = next(self._mispaid, None)
+        if turn is None:
+            return False
+        order_id, guardian, offer = new_id(), self.chance.choice(self.guardians), self.chance.choice(self.courses)
+        if await self._signs(order_id, guardian, offer):
+            name, delta_fen = WRONGLY[0 if self.lenient else turn % len(WRONGLY)]
+            this: dict[str, Any] = {"kind": "collect", "order_id": order_id, "delta_fen": delta_fen}
+            while not await self._at_the_bank(desk.set_behaviour(self.bank, name, **this)):
+                pass
+            pay = PayPurchase(order_id=order_id, method="alipay")
+            if await self._asks(self.scenario.ask(pay, PurchaseView, guardian.token), allowed=self.lenient):
+                if delta_fen:
+                    reason = "over" if delta_fen > 0 else "short"
+                    await self._goes_back(await self._in_suspense(collect_number(order_id), reason))
+                else:
+                    await self.gateway.first(str(order_id), PurchaseEnded)
+                await self._is_found(order_id, offer)
+        await self._ends(order_id, lenient=True)
+        return True
+
+    async def _is_found(self, order_id: UUID, offer: Offer) -> None:
+        """The fee of an order comes by a transfer with a number of its own."""
+        fee = offer.account, offer.course.price_fen
+        while (booked := await self._comes_in(_number_of_nobody(), *fee, "unknown_number")) is None:
+            pass
+        match = MatchSuspense(receipt_id=booked.receipt_id, order_id=order_id, reason="附言有误，经核对为该订单学费")
+        await self.scenario.ask(match, SuspenseView, self.operator)
+        await self.gateway.first(str(booked.receipt_id), SuspenseMatched)
+        self.expected.strays[booked.number] = "matched"
+
+    async def _comes_in(self, number: str, account: BankAccount, amount_fen: int, reason: str) -> SuspenseBooked | None:
+        """Money that the bank was not told to collect. None while the bank's database is away: it may have come."""
         self.expected.strays[number] = "may have come"
+        coming = desk.unsolicited(
+            self.bank,
+            bank=account.bank,
+            supervised_account=account.supervised_account,
+            amount_fen=amount_fen,
+            number=number,
+        )
+        if not await self._at_the_bank(coming):
+            return None
+        return await self._in_suspense(number, reason)
+
+    async def _in_suspense(self, number: str, reason: str) -> SuspenseBooked:
+        booked = await self.gateway.first(number, SuspenseBooked)
+        assert isinstance(booked, SuspenseBooked)
+        if booked.reason != reason and not self.lenient:
+            raise LoadError(f"{number} is {booked.reason}, not {reason}")
+        self.expected.strays[number] = "open"
+        return booked
+
+    async def _goes_back(self, booked: SuspenseBooked) -> None:
+        return_ = ReturnSuspense(receipt_id=booked.receipt_id, reason="误转，原路退回")
+        await self.scenario.ask(return_, SuspenseView, self.operator)
+        await self.gateway.first(str(booked.receipt_id), SuspenseReturned)
+        self.expected.strays[booked.number] = "returned"
+
+    @staticmethod
+    async def _at_the_bank(doing: Awaitable[Any]) -> bool:
+        """False if the bank's database was away, a second later."""
         try:
-            await desk.unsolicited(
-                self.bank,
-                bank=account.bank,
-                supervised_account=account.supervised_account,
-                amount_fen=self.chance.randrange(1, 1_000_000),
-                number=number,
-            )
+            await doing
         except Exception as error:
             if not is_passing(error):
                 raise
             await asyncio.sleep(1)
-            return True
-        booked = await self.gateway.first(number, SuspenseBooked)
-        assert isinstance(booked, SuspenseBooked)
-        self.expected.strays[number] = "open"
-        if self.chance.randrange(LEFT_OPEN):
-            return_ = ReturnSuspense(receipt_id=booked.receipt_id, reason="误转，原路退回")
-            await self.scenario.ask(return_, SuspenseView, self.scenario.token("operator", "li"))
-            await self.gateway.first(str(booked.receipt_id), SuspenseReturned)
-            self.expected.strays[number] = "returned"
+            return False
         return True
+
+    # --- what all of them do ----------------------------------------------------------------------------------------
 
     async def _wants_back(self, order: Order, excluded: tuple[int, ...] = ()) -> RefundView | None:
         """Asks back what is quoted; None if that is no longer so when it is asked."""

@@ -219,6 +219,7 @@ async def _prepared(
         gathered=gathered,
         gone=gone,
         authority=authority,
+        operator=scenario.token("operator", "li"),
         bank=stack.dsn("bank"),
     )
 

@@ -85,7 +85,7 @@ async def ask_at_once(drill: Drill) -> None:
     guardian = drill.load.guardians[0]
     async with GatewayClient(drill.stack.client_settings, "test", partition=2) as client:
         for same_id in (True, False):
-            place = drill.load.placing(new_id(), guardian)
+            place = drill.load.placing(new_id(), guardian, drill.load.courses[0])
             drill.expected.orders[place.order_id] = "to_sign"
             ids = [new_id()] * AT_ONCE if same_id else [new_id() for _ in range(AT_ONCE)]
             asking = (client.ask(place, token=guardian.token, message_id=id_, timeout_s=30.0) for id_ in ids)
@@ -197,7 +197,7 @@ async def _eager(drill: Drill) -> None:
         ConfirmLesson(order_id=order_id, lesson_no=1),
         PayPurchase(order_id=order_id, method="alipay"),
     )
-    asking = drill.scenario.ask(load.placing(order_id, guardian), PurchaseView, guardian.token)
+    asking = drill.scenario.ask(load.placing(order_id, guardian, load.courses[0]), PurchaseView, guardian.token)
     await asyncio.gather(asking, *(_too_early(drill, request, order_id) for request in early))
     drawn = await load.gateway.first(str(order_id), ContractDrawn)
     assert isinstance(drawn, ContractDrawn)
