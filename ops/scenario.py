@@ -32,7 +32,7 @@ from shared.contracts.catalog import (
 )
 from shared.contracts.complaints import FileComplaint, FilingView
 from shared.contracts.envelope import Reply, Request
-from shared.contracts.notify import CheckCode, Code, CodeChecked, Phone, SendCode
+from shared.contracts.notify import CheckCode, Code, CodeChecked, ContactNamed, NameContact, Phone, SendCode
 from shared.contracts.orders import (
     AddChild,
     AnswerObjection,
@@ -169,7 +169,7 @@ class Scenario:
     async def open_institution(
         self, name: str, *, category: Category = Category.SPORTS, district: str = "天宁区", bank: str = "icbc"
     ) -> Institution:
-        """An institution that applied, disclosed everything and was put on the white list."""
+        """An institution that applied, disclosed everything, was put on the white list and has named a phone."""
         institution_id = new_id()
         authority = self.token("authority", "changzhou-edu")
         digits = "".join(str(self._random.randrange(10)) for _ in range(7))
@@ -204,7 +204,10 @@ class Scenario:
         await self.ask(registered, InstitutionView, authority)
         listed = SetInstitutionState(institution_id=institution_id, state="listed", reason="审核通过")
         await self.ask(listed, InstitutionView, authority)
-        return Institution(institution_id, name, uscc, account, self.token("institution", str(institution_id)))
+        token = self.token("institution", str(institution_id))
+        phone = seal(self._public, "notify", Phone(phone=f"1386{digits}"))
+        await self.ask(NameContact(institution_id=institution_id, phone=phone), ContactNamed, token)
+        return Institution(institution_id, name, uscc, account, token)
 
     async def publish_course(
         self,

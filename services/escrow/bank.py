@@ -322,6 +322,7 @@ class _Booking:
                         lesson_no=lesson_no,
                         amount_fen=amount,
                         reason=result.reason,
+                        turn=instruction.turn,
                     ),
                     message,
                 )

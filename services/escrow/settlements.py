@@ -302,6 +302,9 @@ def _tell(
         "amount_fen": transfer.amount_fen,
     }
     if transfer.phase == PENDING:
-        work.send(PayoutReturned(reason=settlement.reason, **of_lesson), message)
+        returned = PayoutReturned(
+            reason=settlement.reason, turn=transfer.turn, settlement_id=settlement.settlement_id, **of_lesson
+        )
+        work.send(returned, message)
     else:
         work.send(Settled(account_id=account.account_id, **of_lesson), message)

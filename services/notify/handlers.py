@@ -1,12 +1,12 @@
-"""What notify hears. `PayoutReturned` is left out on purpose: nobody's contact of an institution is known."""
+"""What notify hears."""
 
 from collections.abc import Sequence
 
 from services.notify import codes, reminders, use_cases
 from shared.contracts.complaints import FilingMoved
 from shared.contracts.envelope import Message
-from shared.contracts.escrow import Refunded, Settled
-from shared.contracts.notify import CheckCode, SendCode, SetContact
+from shared.contracts.escrow import PayoutReturned, Refunded, Settled, SettlementDelayed
+from shared.contracts.notify import CheckCode, NameContact, SendCode, SetContact
 from shared.contracts.orders import (
     ContractDrawn,
     LessonApplied,
@@ -37,6 +37,12 @@ async def on_check_code(work: UnitOfWork, messages: Sequence[Message[CheckCode]]
 async def on_set_contact(work: UnitOfWork, messages: Sequence[Message[SetContact]]) -> None:
     """The phone of an account, from orders."""
     await use_cases.set_contacts(work, messages)
+
+
+@handlers.on(NameContact)
+async def on_name_contact(work: UnitOfWork, messages: Sequence[Message[NameContact]]) -> None:
+    """The phone of an institution, from itself."""
+    await use_cases.name_contacts(work, messages)
 
 
 @handlers.on(ContractDrawn)
@@ -85,6 +91,20 @@ async def on_settled(work: UnitOfWork, messages: Sequence[Message[Settled]]) -> 
 async def on_refunded(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
     """The rest of an order went back to the guardian."""
     found = [reminders.order_refunded(message, work.now) for message in messages]
+    await use_cases.remind(work, [notice for notice in found if notice is not None])
+
+
+@handlers.on(PayoutReturned)
+async def on_payout_returned(work: UnitOfWork, messages: Sequence[Message[PayoutReturned]]) -> None:
+    """A payout came back to escrow: its institution is told."""
+    found = [reminders.payout_returned(message, work.now) for message in messages]
+    await use_cases.remind(work, [notice for notice in found if notice is not None])
+
+
+@handlers.on(SettlementDelayed)
+async def on_settlement_delayed(work: UnitOfWork, messages: Sequence[Message[SettlementDelayed]]) -> None:
+    """A gathered payout came back to escrow, or was refused."""
+    found = [reminders.settlement_returned(message, work.now) for message in messages]
     await use_cases.remind(work, [notice for notice in found if notice is not None])
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from services.notify.domain import Cause, Notice
 from shared.contracts.complaints import FilingMoved
 from shared.contracts.envelope import Message
-from shared.contracts.escrow import Refunded, Settled
+from shared.contracts.escrow import PayoutReturned, Refunded, Settled, SettlementDelayed
 from shared.contracts.orders import ContractDrawn, LessonApplied, LessonConfirmed, LessonWaiting, RefundMoved
 from shared.money import yuan
 from shared.working_days import until_words
@@ -37,6 +37,8 @@ ORDER_REFUNDED: Final = "order.refunded"
 REFUND_MOVED: Final = "refund.moved"
 COMPLAINT_MOVED: Final = "complaint.moved"
 COMPLAINT_OVERDUE: Final = "complaint.overdue"
+PAYOUT_RETURNED: Final = "payout.returned"
+SETTLEMENT_RETURNED: Final = "settlement.returned"
 
 WORDING: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -60,6 +62,14 @@ WORDING: Final[Mapping[str, str]] = MappingProxyType(
         COMPLAINT_MOVED: "您提交的{kind}（编号{number}）{state}，承办部门：{department}，电话：{hotline}。",
         COMPLAINT_OVERDUE: (
             "您提交的{kind}（编号{number}）超过规定期限尚未办结，已转督办，承办部门：{department}，电话：{hotline}。"
+        ),
+        PAYOUT_RETURNED: (
+            "订单尾号{order}{part}{yuan}元拨付后被银行退回，银行原因：{reason}。"
+            "请核对收款账户，如已变更请登录修改，系统将自动重新拨付。"
+        ),
+        SETTLEMENT_RETURNED: (
+            "汇总结算款{yuan}元（编号{number}）拨付后被银行退回，银行原因：{reason}。"
+            "请核对收款账户，如已变更请登录修改，系统将自动重新拨付。"
         ),
     }
 )
@@ -188,6 +198,32 @@ def complaint_moved(message: Message[FilingMoved], now: datetime) -> Notice | No
     return Notice(event.account_id, purpose, subject, params, now + LIFETIME, cause_of(message))
 
 
+def payout_returned(message: Message[PayoutReturned], now: datetime) -> Notice | None:
+    """退票: to the institution, once for each time that a lesson's fee, or what it keeps of a refund, came back. None:
+    it was paid with others, and their sum is told of."""
+    event = message.data
+    if event.settlement_id is not None:
+        return None
+    params = {
+        "order": _tail(event.order_id),
+        "part": f"第{event.lesson_no}课次的费用" if event.lesson_no else "退费中应付机构的款项",
+        "yuan": yuan(event.amount_fen),
+        "reason": _reason(event.reason),
+    }
+    subject = f"{lesson_subject(event.order_id, event.lesson_no)}/{event.turn}"
+    return Notice(event.institution_id, PAYOUT_RETURNED, subject, params, now + LIFETIME, cause_of(message))
+
+
+def settlement_returned(message: Message[SettlementDelayed], now: datetime) -> Notice | None:
+    """汇总结算退票: to the institution, once for each number, because a number comes back only once. None: the bank
+    refused the sum, no money has gone anywhere."""
+    event = message.data
+    if event.outcome != "returned":
+        return None
+    params = {"yuan": yuan(event.amount_fen), "number": event.number, "reason": _reason(event.reason)}
+    return Notice(event.institution_id, SETTLEMENT_RETURNED, event.number, params, now + LIFETIME, cause_of(message))
+
+
 def lesson_subject(order_id: object, lesson_no: int) -> str:
     """The subject of what concerns one lesson."""
     return f"{order_id}/{lesson_no}"
@@ -196,6 +232,11 @@ def lesson_subject(order_id: object, lesson_no: int) -> str:
 def _tail(order_id: object) -> str:
     """What a parent finds an order by in an SMS: its last six characters."""
     return str(order_id)[-6:].upper()
+
+
+def _reason(words: str) -> str:
+    """What a bank gives as its reason, if it gives one."""
+    return _short(words, NAME_CHARACTERS) or "未说明"
 
 
 def _short(text: str, most: int) -> str:

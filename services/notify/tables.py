@@ -21,16 +21,16 @@ class Base(SQLModel, registry=registry(metadata=metadata)):
 
 
 class ContactRow(Base, table=True):
-    """The phone of an account, told by orders and never by a gateway.
+    """The phone of an account, told by orders and never by a gateway; or of an institution, named by itself.
 
-    A row without a phone is an account of which an event was heard before its contact was set; the row is what the
+    A row without a phone is a recipient of which an event was heard before its contact was set; the row is what the
     two wait for each other on (`use_cases.phones_of`).
     """
 
     __tablename__ = "contacts"
     __table_args__ = (CheckConstraint("(phone IS NULL) = (phone_hash IS NULL)", name="phone_with_hash"),)
 
-    account_id: UUID = Field(primary_key=True)
+    recipient_id: UUID = Field(primary_key=True)
     phone: str | None = Field(sa_type=Text)
     # Tells whether a phone told again is another one: the same phone never encrypts to the same text.
     phone_hash: bytes | None
@@ -77,7 +77,7 @@ class SmsRow(Base, table=True):
 
     __tablename__ = "sms"
     __table_args__ = (
-        # `recipient`: an account's id, or for a code the keyed hash of the phone.
+        # `recipient`: the id of an account or an institution, or for a code the keyed hash of the phone.
         UniqueConstraint("recipient", "purpose", "subject"),
         CheckConstraint("lane IN ('code', 'notice')", name="lane"),
         CheckConstraint(

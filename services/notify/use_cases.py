@@ -1,6 +1,6 @@
-"""Contacts and notices: what is written when an account is told about, or when something is to be told to it."""
+"""Contacts and notices: what is written when a phone becomes known, or when its owner is to be told something."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -14,7 +14,7 @@ from services.notify.tables import ContactRow, SmsRow
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
 from shared.contracts.escrow import Settled
-from shared.contracts.notify import Phone, SetContact
+from shared.contracts.notify import ContactNamed, NameContact, Phone, SetContact
 from shared.contracts.orders import LessonConfirmed, LessonObjected, LessonWaiting
 from shared.documents import normalise_phone
 from shared.ids import new_id
@@ -24,16 +24,16 @@ from shared.working_days import next_waking_time
 
 log = structlog.get_logger()
 
-# Sorted, so that two batches about the same accounts wait for each other and never deadlock. The row is locked even
-# where nothing changes: who inserts a notice for an account without a contact holds that lock until he has committed.
+# Sorted, so that two batches about the same recipients wait for each other and never deadlock. The row is locked even
+# where nothing changes: who inserts a notice for one without a contact holds that lock until he has committed.
 _SET_CONTACTS: Final = text("""
-INSERT INTO contacts AS c (account_id, phone, phone_hash, changed_at)
-SELECT u.account_id, u.phone, u.phone_hash, :now
-FROM unnest(CAST(:account_id AS uuid[]), CAST(:phone AS text[]), CAST(:phone_hash AS bytea[]))
-  AS u (account_id, phone, phone_hash) ORDER BY u.account_id
-ON CONFLICT (account_id) DO UPDATE SET phone = excluded.phone, phone_hash = excluded.phone_hash, changed_at = :now
+INSERT INTO contacts AS c (recipient_id, phone, phone_hash, changed_at)
+SELECT u.recipient_id, u.phone, u.phone_hash, :now
+FROM unnest(CAST(:recipient_id AS uuid[]), CAST(:phone AS text[]), CAST(:phone_hash AS bytea[]))
+  AS u (recipient_id, phone, phone_hash) ORDER BY u.recipient_id
+ON CONFLICT (recipient_id) DO UPDATE SET phone = excluded.phone, phone_hash = excluded.phone_hash, changed_at = :now
   WHERE c.phone_hash IS DISTINCT FROM excluded.phone_hash
-RETURNING account_id
+RETURNING recipient_id
 """)
 
 # What waited for the contact is released; what is queued goes to the new phone.
@@ -45,9 +45,9 @@ WHERE sms.recipient = u.recipient AND lane = 'notice' AND state IN ('no_contact'
 """)
 
 _KNOWN_OR_WAITING: Final = text("""
-INSERT INTO contacts AS c (account_id, changed_at)
-SELECT u.account_id, :now FROM unnest(CAST(:account_id AS uuid[])) AS u (account_id) ORDER BY u.account_id
-ON CONFLICT (account_id) DO UPDATE SET account_id = excluded.account_id RETURNING c.account_id, c.phone
+INSERT INTO contacts AS c (recipient_id, changed_at)
+SELECT u.recipient_id, :now FROM unnest(CAST(:recipient_id AS uuid[])) AS u (recipient_id) ORDER BY u.recipient_id
+ON CONFLICT (recipient_id) DO UPDATE SET recipient_id = excluded.recipient_id RETURNING c.recipient_id, c.phone
 """)
 
 _DROP: Final = text("""
@@ -60,46 +60,67 @@ WHERE sms.recipient = u.recipient AND purpose = ANY(CAST(:purposes AS text[])) A
 
 @dataclass(slots=True)
 class Contact:
-    """An account's phone, encrypted; None as long as it was not told."""
+    """The phone of an account or an institution, encrypted; None as long as it was not told."""
 
-    account_id: UUID
+    recipient_id: UUID
     phone: str | None
 
 
 async def set_contacts(work: UnitOfWork, messages: Sequence[Message[SetContact]]) -> None:
-    """Keeps the phones and releases the notices that waited for them. The same phone again changes nothing."""
-    told: dict[UUID, tuple[str, bytes]] = {}
+    """Keeps the phones of accounts."""
+    told: dict[UUID, str] = {}
     for message in messages:
         with work.answering(message):
             try:
-                phone = normalise_phone(unseal(work.ring, message.data.phone, Phone).phone)
+                told[message.data.account_id] = _phone(work, message)
             except Refused as refused:
                 # Who sends commands may not listen for a refusal: this account will not be told anything.
                 log.error("contact not kept", account=str(message.data.account_id), code=refused.code)
                 raise
-            told[message.data.account_id] = encrypt_at_rest(work.ring, phone), keyed_hash(work.ring, phone)
+    await _keep(work, told)
+
+
+async def name_contacts(work: UnitOfWork, messages: Sequence[Message[NameContact]]) -> None:
+    """Keeps the phones of institutions. Each names its own and nobody else does, as with its payout account."""
+    told: dict[UUID, str] = {}
+    for message in messages:
+        with work.answering(message):
+            institution_id = message.data.institution_id
+            work.actor(message, "institution", subject=institution_id)
+            told[institution_id] = _phone(work, message)
+            work.reply(message, ContactNamed(institution_id=institution_id))
+    await _keep(work, told)
+
+
+def _phone(work: UnitOfWork, message: Message[SetContact] | Message[NameContact]) -> str:
+    """Raises Refused: sealed_unreadable, phone_invalid."""
+    return normalise_phone(unseal(work.ring, message.data.phone, Phone).phone)
+
+
+async def _keep(work: UnitOfWork, told: Mapping[UUID, str]) -> None:
+    """Writes the phones and releases the notices that waited for them. The same phone again changes nothing."""
     if not told:
         return
-    accounts = list(told)
+    encrypted = {recipient: encrypt_at_rest(work.ring, phone) for recipient, phone in told.items()}
     connection = await work.connection()
     parameters = {
-        "account_id": accounts,
-        "phone": [told[account][0] for account in accounts],
-        "phone_hash": [told[account][1] for account in accounts],
+        "recipient_id": list(told),
+        "phone": list(encrypted.values()),
+        "phone_hash": [keyed_hash(work.ring, phone) for phone in told.values()],
         "now": work.now,
     }
     changed = (await connection.execute(_SET_CONTACTS, parameters)).scalars().all()
     if changed:
         released = {
-            "recipient": [str(account) for account in changed],
-            "phone": [told[account][0] for account in changed],
+            "recipient": [str(recipient) for recipient in changed],
+            "phone": [encrypted[recipient] for recipient in changed],
             "waking": next_waking_time(work.now),
         }
         await connection.execute(_RELEASE, released)
 
 
 async def remind(work: UnitOfWork, notices: Sequence[Notice]) -> None:
-    """Queues the notices, each at most once; those of accounts without a contact wait for it."""
+    """Queues the notices, each at most once; those of recipients without a contact wait for it."""
     if not notices:
         return
     phones = await phones_of(work, {notice.account_id for notice in notices})
@@ -107,19 +128,19 @@ async def remind(work: UnitOfWork, notices: Sequence[Notice]) -> None:
     work.insert(SmsRow, rows, ignore_existing=True)
 
 
-async def phones_of(work: UnitOfWork, accounts: Iterable[UUID]) -> dict[UUID, str | None]:
-    """The encrypted phones of `accounts`; None for one that has none, and then nobody can set it before we commit.
+async def phones_of(work: UnitOfWork, recipients: Iterable[UUID]) -> dict[UUID, str | None]:
+    """The encrypted phones of `recipients`; None for one that has none, and then nobody can set it before we commit.
 
     Without that lock a contact could be set between our look and our insert, and release everything but our notice.
     """
-    wanted = set(accounts)
+    wanted = set(recipients)
     known = await work.load(ContactRow, Contact, wanted, lock=False)
-    phones = {account: contact.phone for account, contact in known.items()}
-    waiting = [account for account in wanted if phones.get(account) is None]
+    phones = {recipient: contact.phone for recipient, contact in known.items()}
+    waiting = [recipient for recipient in wanted if phones.get(recipient) is None]
     if waiting:
-        parameters = {"account_id": waiting, "now": work.now}
+        parameters = {"recipient_id": waiting, "now": work.now}
         rows = await (await work.connection()).execute(_KNOWN_OR_WAITING, parameters)
-        phones.update((row.account_id, row.phone) for row in rows)
+        phones.update((row.recipient_id, row.phone) for row in rows)
     return phones
 
 

@@ -207,13 +207,16 @@ class Settled(Event, type="escrow.settled.v1", topic=_EVENTS, key="order_id"):
 
 
 class PayoutReturned(Event, type="escrow.payout_returned.v1", topic=_EVENTS, key="order_id"):
-    """A paid-out fee came back (退票): a new entry, never an edit."""
+    """A paid-out fee came back (退票): a new entry, never an edit. `turn`: for the how many-th time (0: not said, by a
+    writer of before). `settlement_id`: it had been paid with others in one sum, of which `SettlementDelayed` tells."""
 
     order_id: UUID
     institution_id: UUID
     lesson_no: PartNo
     amount_fen: Fen
     reason: str
+    turn: Annotated[int, Field(strict=True, ge=0)] = 0
+    settlement_id: UUID | None = None
 
 
 class SettlementClosed(Event, type="escrow.settlement_closed.v1", topic=_EVENTS, key="institution_id"):

@@ -70,6 +70,20 @@ class SetContact(Command, type="notify.contact.set.v1", topic=_COMMANDS, key="ac
     phone: Sealed[Phone]
 
 
+class ContactNamed(Reply, type="notify.contact.named.v1"):
+    """The institution is told by SMS from now on, at the phone it has named."""
+
+    institution_id: UUID
+
+
+class NameContact(Request, type="notify.contact.name.v1", topic=_REQUESTS, key="institution_id", reply=ContactNamed):
+    """The phone at which the institution is told that a payout came back; another one takes its place. The institution
+    itself. Refused: phone_invalid."""
+
+    institution_id: UUID
+    phone: Sealed[Phone]
+
+
 class SmsSent(Event, type="notify.sms.sent.v1", topic=_EVENTS, key="sms_id"):
     """A provider has taken a message."""
 

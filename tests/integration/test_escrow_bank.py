@@ -324,6 +324,7 @@ async def test_a_payout_that_comes_back_days_later_is_a_new_entry_and_is_paid_ag
     back = result(payout, outcome="returned", reference=f"back-{payout.number}", reason="account_closed")
     returned = only(PayoutReturned, await escrow.tell(back))
     assert (returned.lesson_no, returned.amount_fen, returned.reason) == (1, LESSON_FEN, "account_closed")
+    assert (returned.turn, returned.settlement_id) == (1, None)
     assert (await escrow.money(ask))["releasing_fen"] == LESSON_FEN
     assert await escrow.at_once(back, result(payout)) == []
 

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from ops.bank import desk
+from ops.scenario import read_sms
 from services.escrow import audit
 from services.escrow.domain import RETRY_REFUSED_AFTER, gathered_number
 from shared.actors import Actor
@@ -28,7 +29,11 @@ from shared.contracts.escrow import (
     SettlementPaid,
     SettlementView,
 )
+from shared.contracts.notify import NameContact, Phone
 from shared.ids import new_id
+from shared.money import yuan
+from shared.sealing import seal
+from shared.working_days import next_waking_time
 from tests.harness import Harness
 from tests.integration.test_escrow import LESSON_FEN, LESSONS, OPERATOR, PRICE_FEN
 
@@ -207,3 +212,49 @@ async def test_the_bank_pays_a_days_lessons_in_one_sum_and_each_is_settled_retur
     assert await institution.balance("PA-open") == 4 * LESSON_FEN
     again = gathered_number(sums["icbc"].settlement_id, 1)
     assert [one.number for one in (await desk.statement(dsn, bank="icbc")).entries if one.number == again] == [again]
+
+
+async def test_what_the_bank_gives_back_is_told_to_the_institution(institution: Institution) -> None:
+    harness, dsn, key = institution.harness, institution.harness.dsns["bank"], institution.institution_id
+    alone, *together = [await institution.sold(institution.old) for _ in range(3)]
+    await desk.set_behaviour(dsn, "return_after", kind="payout", order_id=alone, seconds=60)
+    await desk.set_behaviour(dsn, "return_after", kind="payout", number_prefix="G", seconds=60)
+    async with harness.service("notify"):
+        phone = seal(harness.ring("orders"), "notify", Phone(phone="13812345678"))
+        await harness.ask(NameContact(institution_id=key, phone=phone), institution.actor)
+        await institution.released(alone, 1)
+        await harness.expect(Settled, key=alone)
+        await harness.advance(timedelta(minutes=1))
+        await harness.expect(PayoutReturned, key=alone, turn=1)
+
+        await harness.ask(ChooseSettlement(institution_id=key, mode="daily"), institution.actor)
+        for order_id in together:
+            await institution.released(order_id, 1)
+        sql = "SELECT 1 FROM gathered WHERE institution_id = $1 HAVING count(*) = 2"
+        await harness.until(lambda: harness.rows("escrow", sql, key))
+        await harness.advance(next_cut_off("icbc", "daily", harness.now()) - harness.now())
+        await harness.expect(SettlementPaid, key=key)
+        await harness.advance(timedelta(minutes=1))
+        back = await harness.expect(SettlementDelayed, key=key)
+        for order_id in together:
+            await harness.expect(PayoutReturned, key=order_id, settlement_id=back.settlement_id)
+
+        async def all_heard() -> bool:
+            """notify has heard of the sum and of each lesson."""
+            types = (PayoutReturned.TYPE, SettlementDelayed.TYPE)
+            said = {one["id"] for one in harness.recorded if one["type"] in types}
+            return said <= {
+                str(row["message_id"]) for row in await harness.rows("notify", "SELECT message_id FROM inbox")
+            }
+
+        await harness.until(all_heard)
+        await harness.advance(next_waking_time(harness.now()) - harness.now())
+        all_sent = "SELECT 1 FROM sms WHERE recipient = $1 HAVING bool_and(state = 'sent')"
+        await harness.until(lambda: harness.rows("notify", all_sent, str(key)))
+    sent = sorted((one["phone"], one["purpose"], one["text"]) for one in read_sms(harness.folder / "sms.jsonl"))
+    assert [one[:2] for one in sent] == [
+        ("+8613812345678", "payout.returned"),
+        ("+8613812345678", "settlement.returned"),
+    ]
+    assert f"第1课次的费用{yuan(LESSON_FEN)}元" in sent[0][2]
+    assert f"汇总结算款{yuan(2 * LESSON_FEN)}元（编号{back.number}）" in sent[1][2]

@@ -367,7 +367,8 @@ async def test_a_sum_that_comes_back_days_later_is_a_new_entry_of_each_lesson_an
     delayed = only(SettlementDelayed, await daily.answer(told, **back))
     assert (delayed.outcome, delayed.reason) == ("returned", "account_closed")
     await harness.until(lambda: daily.heard(PayoutReturned, asks) == [1, 1, 1])
-    assert harness.seen(PayoutReturned, asks[0].order_id)[0].reason == "account_closed"
+    (one,) = harness.seen(PayoutReturned, asks[0].order_id)
+    assert (one.reason, one.turn, one.settlement_id) == ("account_closed", 1, told.order_id)
     for ask in asks:
         assert (await daily.escrow.money(ask))["releasing_fen"] == LESSON_FEN
     assert await daily.answer(told, **back) == []

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import event
 
 from ops.provision import upgrade
+from services.escrow.domain import gathered_number
 from services.notify import codes, sender, use_cases
 from services.notify.app import BACKGROUND
 from services.notify.domain import Lane
@@ -29,12 +30,23 @@ from services.notify.handlers import (
 from services.notify.providers import AccountDeadError, Outgoing, RejectedError, ThrottledError
 from services.notify.providers.file import FileProvider
 from services.notify.sender import LEASE_S, STOPPED, Sender, send_sms
-from shared.actors import verify_proof
+from shared.actors import Actor, verify_proof
 from shared.contracts.complaints import FilingMoved
 from shared.contracts.envelope import Data, Message, Problem
 from shared.contracts.errors import CODES
-from shared.contracts.escrow import PayoutReturned, Refunded, Settled
-from shared.contracts.notify import CheckCode, Code, CodeChecked, CodeSent, Phone, SendCode, SetContact, SmsSent
+from shared.contracts.escrow import PayoutReturned, Refunded, Settled, SettlementDelayed
+from shared.contracts.notify import (
+    CheckCode,
+    Code,
+    CodeChecked,
+    CodeSent,
+    ContactNamed,
+    NameContact,
+    Phone,
+    SendCode,
+    SetContact,
+    SmsSent,
+)
 from shared.contracts.orders import ContractDrawn, LessonApplied, LessonConfirmed, LessonObjected, LessonWaiting
 from shared.database import Database
 from shared.ids import new_id
@@ -169,8 +181,17 @@ async def told(harness: Harness, account_id: UUID) -> str:
     phone = new_phone()
     await harness.publish(SetContact(account_id=account_id, phone=sealed(harness, phone)))
     await harness.until(
-        lambda: harness.rows("notify", "SELECT 1 FROM contacts WHERE account_id = $1 AND phone <> ''", account_id)
+        lambda: harness.rows("notify", "SELECT 1 FROM contacts WHERE recipient_id = $1 AND phone <> ''", account_id)
     )
+    return phone
+
+
+async def named(harness: Harness, institution_id: UUID, phone: str = "") -> str:
+    """An institution names a phone: that phone."""
+    phone = phone or new_phone()
+    request = NameContact(institution_id=institution_id, phone=sealed(harness, phone))
+    answer = await harness.ask(request, Actor(str(institution_id), "institution"))
+    assert answer == ContactNamed(institution_id=institution_id)
     return phone
 
 
@@ -230,6 +251,23 @@ def settled(lesson: LessonApplied) -> Settled:
         institution_id=lesson.institution_id,
         lesson_no=lesson.lesson_no,
         amount_fen=10_000,
+    )
+
+
+def returned(institution_id: UUID, **changes: Any) -> PayoutReturned:
+    values: dict[str, Any] = {"order_id": new_id(), "lesson_no": 1, "amount_fen": 10_000, "reason": "closed", "turn": 1}
+    return PayoutReturned(institution_id=institution_id, **(values | changes))
+
+
+def delayed(institution_id: UUID) -> SettlementDelayed:
+    settlement_id = new_id()
+    return SettlementDelayed(
+        settlement_id=settlement_id,
+        institution_id=institution_id,
+        number=gathered_number(settlement_id, 0),
+        amount_fen=20_000,
+        outcome="returned",
+        reason="closed",
     )
 
 
@@ -493,7 +531,7 @@ class TestContacts:
         await harness.publish(applied(harness, account_id))
         await notices(harness, account_id)
         new = new_phone()
-        sql = "SELECT changed_at FROM contacts WHERE account_id = $1"
+        sql = "SELECT changed_at FROM contacts WHERE recipient_id = $1"
         first = (await harness.rows("notify", sql, account_id))[0][0]
         await harness.publish(SetContact(account_id=account_id, phone=sealed(harness, new)))
 
@@ -575,7 +613,7 @@ class TestNotices:
             "order.refunded",
         ]
 
-    async def test_an_anonymous_report_and_a_returned_payout_tell_nobody(self, harness: Harness, desk: Desk) -> None:
+    async def test_an_anonymous_report_tells_nobody(self, harness: Harness, desk: Desk) -> None:
         before = (await harness.content("notify"))["sms"]
         await harness.publish(
             FilingMoved(
@@ -589,12 +627,8 @@ class TestNotices:
                 hotline="1",
             )
         )
-        order_id = new_id()
-        await harness.publish(
-            PayoutReturned(order_id=order_id, institution_id=new_id(), lesson_no=1, amount_fen=5, reason="closed")
-        )
         account_id = new_id()
-        await harness.publish(Refunded(order_id=order_id, account_id=account_id, amount_fen=5))
+        await harness.publish(Refunded(order_id=new_id(), account_id=account_id, amount_fen=5))
         await notices(harness, account_id)
         await told(harness, new_id())
         after = (await harness.content("notify"))["sms"]
@@ -747,6 +781,112 @@ class TestNotices:
             await work.write()
             event.remove(database.engine.sync_engine, "before_cursor_execute", listener)
         assert len(statements) == (3 if contacts_known else 4)
+
+
+class TestReturns:
+    """What the bank gave back is told to the institution."""
+
+    async def test_a_payout_that_came_back_is_told_once_each_time(self, harness: Harness, desk: Desk) -> None:
+        await wake(harness)
+        institution_id = new_id()
+        phone = await named(harness, institution_id)
+        first = returned(institution_id)
+        other = returned(institution_id, order_id=first.order_id, lesson_no=2)
+        for event_ in (first, first, other, first.model_copy(update={"turn": 2}), first):
+            await harness.publish(event_)
+        await harness.publish(returned(institution_id, order_id=first.order_id, lesson_no=0))
+        await notices(harness, institution_id, 4)
+        await desk.send()
+        assert sorted(row["subject"] for row in await notices(harness, institution_id, 4)) == [
+            f"{first.order_id}/{which}" for which in ("0/1", "1/1", "1/2", "2/1")
+        ]
+        assert [line["purpose"] for line in desk.lines(phone)] == ["payout.returned"] * 4
+
+    async def test_a_sum_that_came_back_is_told_once_and_its_lessons_are_not(
+        self, harness: Harness, desk: Desk
+    ) -> None:
+        await wake(harness)
+        institution_id = new_id()
+        phone = await named(harness, institution_id)
+        back = delayed(institution_id)
+        order_id = new_id()
+        for lesson_no in (1, 2):
+            of_sum = {"order_id": order_id, "lesson_no": lesson_no, "settlement_id": back.settlement_id}
+            await harness.publish(returned(institution_id, **of_sum))
+        for event_ in (back.model_copy(update={"outcome": "refused"}), back, back):
+            await harness.publish(event_)
+        # The last of both topics' partitions: what came before has been heard.
+        await harness.publish(returned(institution_id, order_id=order_id, lesson_no=3))
+        await harness.publish(back.model_copy(update={"number": f"{back.number[:-1]}1"}))
+        rows = await notices(harness, institution_id, 3)
+        await desk.send()
+        assert sorted(row["purpose"] for row in rows) == ["payout.returned", *["settlement.returned"] * 2]
+        assert sorted(line["purpose"] for line in desk.lines(phone)) == sorted(row["purpose"] for row in rows)
+
+    async def test_who_has_named_no_phone_is_not_told_until_he_does(self, harness: Harness, desk: Desk) -> None:
+        await wake(harness)
+        institution_id = new_id()
+        await harness.publish(returned(institution_id))
+        [row] = await notices(harness, institution_id)
+        assert (row["state"], row["phone"]) == ("no_contact", None)
+        await desk.send()
+        assert desk.lines() == []
+        phone = await named(harness, institution_id)
+        await desk.send()
+        assert len(desk.lines(phone)) == 1
+
+    async def test_it_waits_for_the_morning_and_goes_to_the_phone_named_last(
+        self, harness: Harness, desk: Desk
+    ) -> None:
+        await sleep(harness)
+        institution_id = new_id()
+        old = await named(harness, institution_id)
+        await harness.publish(returned(institution_id))
+        await notices(harness, institution_id)
+        await desk.send()
+        new = await named(harness, institution_id)
+        assert desk.lines() == []
+        await wake(harness)
+        await desk.send()
+        assert (len(desk.lines(old)), len(desk.lines(new))) == (0, 1)
+
+    async def test_the_same_phone_named_again_changes_nothing(self, harness: Harness, desk: Desk) -> None:
+        institution_id = new_id()
+        phone = await named(harness, institution_id)
+        before = await harness.content("notify")
+        await named(harness, institution_id, f"+86 {phone}")
+        assert await harness.content("notify") == before
+        assert phone not in str(before)
+
+    async def test_nobody_names_the_phone_of_another(self, harness: Harness, desk: Desk) -> None:
+        institution_id = new_id()
+        phone = await named(harness, institution_id)
+        before = await harness.content("notify")
+        request = NameContact(institution_id=institution_id, phone=sealed(harness, new_phone()))
+        strangers = [
+            Actor(str(new_id()), "institution"),
+            Actor(str(institution_id), "guardian"),
+            Actor("district-1", "authority"),
+            Actor("operator-1", "operator"),
+        ]
+        for actor in strangers:
+            assert await harness.refusal(request, actor) == "actor_forbidden"
+        assert await harness.refusal(request) == "actor_unauthenticated"
+        assert await harness.content("notify") == before
+        assert phone not in str(before)
+
+    @pytest.mark.parametrize(
+        ("phone", "service_name", "code"), [("123", "notify", "phone_invalid"), ("", "escrow", "sealed_unreadable")]
+    )
+    async def test_a_phone_that_is_none_is_refused(
+        self, harness: Harness, desk: Desk, phone: str, service_name: str, code: str
+    ) -> None:
+        institution_id = new_id()
+        before = await harness.content("notify")
+        inside = seal(harness.ring("orders"), service_name, Phone(phone=phone or new_phone()))
+        request = NameContact(institution_id=institution_id, phone=inside)
+        assert await harness.refusal(request, Actor(str(institution_id), "institution")) == code
+        assert await harness.content("notify") == before
 
 
 # --- the sender -------------------------------------------------------------------------------------------------------

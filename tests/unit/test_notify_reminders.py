@@ -12,7 +12,7 @@ from services.notify.domain import Notice
 from services.notify.reminders import WORDING, wording
 from shared.contracts.complaints import FilingMoved, FilingState
 from shared.contracts.envelope import Data, Message
-from shared.contracts.escrow import Refunded, Settled
+from shared.contracts.escrow import PayoutReturned, Refunded, Settled, SettlementDelayed
 from shared.contracts.orders import ContractDrawn, LessonApplied, LessonConfirmed, LessonWaiting
 from shared.policy import promotion_fault
 
@@ -96,6 +96,24 @@ def refund(lesson_no: int = 0) -> Message[Refunded]:
     return message(Refunded(order_id=ORDER, account_id=ACCOUNT, lesson_no=lesson_no, amount_fen=500000))
 
 
+def returned(**changes: Any) -> Message[PayoutReturned]:
+    values: dict[str, Any] = {"order_id": ORDER, "lesson_no": 3, "amount_fen": 12345, "reason": "账户已销户", "turn": 1}
+    return message(PayoutReturned(institution_id=INSTITUTION, **(values | changes)))
+
+
+def delayed(outcome: Literal["refused", "returned"] = "returned", reason: str = "") -> Message[SettlementDelayed]:
+    return message(
+        SettlementDelayed(
+            settlement_id=UUID(int=9),
+            institution_id=INSTITUTION,
+            number="G000000000000000000000000900",
+            amount_fen=5_000_000,
+            outcome=outcome,
+            reason=reason,
+        )
+    )
+
+
 def test_the_text_of_a_code_holds_the_code_and_no_other_six_digits() -> None:
     text = wording("code.sign_in", {"code": "012345", "minutes": "5"})
     assert text.startswith("【一课】")
@@ -162,6 +180,38 @@ def test_a_refund_names_the_amount_and_the_way() -> None:
     assert divided.subject == f"{ORDER}/3", "each divided lesson is told by itself"
 
 
+def test_an_institution_reads_what_came_back_why_and_what_to_do() -> None:
+    notice = reminders.payout_returned(returned(), NOW)
+    assert text_of(notice) == (
+        "【一课】订单尾号5ABCDE第3课次的费用123.45元拨付后被银行退回，银行原因：账户已销户。"
+        "请核对收款账户，如已变更请登录修改，系统将自动重新拨付。"
+    )
+    assert notice is not None
+    assert (notice.account_id, notice.subject) == (INSTITUTION, f"{ORDER}/3/1")
+    kept = text_of(reminders.payout_returned(returned(lesson_no=0, reason=" "), NOW))
+    assert "订单尾号5ABCDE退费中应付机构的款项123.45元" in kept
+    assert "银行原因：未说明。" in kept
+
+
+def test_a_payout_that_comes_back_again_is_told_again() -> None:
+    again = reminders.payout_returned(returned(turn=2), NOW)
+    assert again is not None
+    assert again.subject == f"{ORDER}/3/2"
+
+
+def test_a_gathered_payout_is_told_as_one_sum() -> None:
+    assert reminders.payout_returned(returned(settlement_id=UUID(int=9)), NOW) is None
+    notice = reminders.settlement_returned(delayed(reason="account_closed"), NOW)
+    assert "汇总结算款50,000.00元（编号G000000000000000000000000900）拨付后被银行退回" in text_of(notice)
+    assert "银行原因：account_closed。请核对收款账户" in text_of(notice)
+    assert notice is not None
+    assert (notice.account_id, notice.subject) == (INSTITUTION, "G000000000000000000000000900")
+
+
+def test_a_sum_that_the_bank_refused_is_not_told() -> None:
+    assert reminders.settlement_returned(delayed("refused"), NOW) is None
+
+
 @pytest.mark.parametrize("state", FilingState.__args__)  # type: ignore[attr-defined]
 def test_every_state_of_a_complaint_has_words(state: FilingState) -> None:
     text = text_of(reminders.complaint_moved(moved(state), NOW))
@@ -218,6 +268,8 @@ def test_subjects_and_purposes_fit_their_columns() -> None:
         reminders.lesson_settled(settled(), NOW),
         reminders.order_refunded(refund(), NOW),
         reminders.complaint_moved(moved("in_progress", overdue=True), NOW),
+        reminders.payout_returned(returned(lesson_no=40_000, turn=35), NOW),
+        reminders.settlement_returned(delayed(), NOW),
     ]
     for notice in notices:
         assert notice is not None
