@@ -527,12 +527,15 @@ def every_sms_went_out_once(world: World, expected: Expected) -> Iterator[str]:
 
 def everybody_is_told_what_happened(world: World, expected: Expected) -> Iterator[str]:
     """One SMS, sent or waiting for the morning, for each contract, lesson filed, still waiting or confirmed by silence,
-    payout, refund, step of a complaint. A fee that came back is paid out once more, and nobody is told of that twice.
+    payout, refund, step of a complaint. A fee that came back is paid out once more, and nobody is told of that twice;
+    its institution is told each time that it came back, of gathered ones by their sum.
     """
     moved = world.events("complaints", "complaints.filing.moved.v1")
     waiting = world.events("orders", "orders.lesson.waiting.v1")
     confirmed = world.events("orders", "orders.lesson.confirmed.v1")
     settled = world.events("escrow", "escrow.settled.v1")
+    returned = world.events("escrow", "escrow.payout_returned.v1")
+    delayed = world.events("escrow", "escrow.settlement_delayed.v1")
     refunds = world.events("orders", "orders.refund.moved.v1")
     happened = {
         "contract.waiting": world.events("orders", "orders.contract.drawn.v1"),
@@ -543,11 +546,16 @@ def everybody_is_told_what_happened(world: World, expected: Expected) -> Iterato
         "lesson.settled": _first_of_each([one for one in settled if one["lesson_no"]]),
         "refund.moved": _first_of_each([one for one in refunds if not one["overdue"] and one["state"] != "paid"]),
         "order.refunded": _first_of_each(world.events("escrow", "escrow.refunded.v1")),
+        "payout.returned": [data for data in returned if data["settlement_id"] is None],
+        "settlement.returned": [data for data in delayed if data["outcome"] == "returned"],
         "complaint.moved": [data for data in moved if not data["overdue"]],
         "complaint.overdue": [data for data in moved if data["overdue"]],
     }
     rows = Counter((row["purpose"], row["recipient"]) for row in world.tables["notify.sms"])
-    wanted = Counter((purpose, data["account_id"]) for purpose, some in happened.items() for data in some)
+    to = {"payout.returned": "institution_id", "settlement.returned": "institution_id"}
+    wanted = Counter(
+        (purpose, data[to.get(purpose, "account_id")]) for purpose, some in happened.items() for data in some
+    )
     for key in wanted.keys() | {key for key in rows if key[0] in happened}:
         if rows[key] != wanted[key]:
             yield f"{key}: {rows[key]} SMS, {wanted[key]} events"

@@ -188,7 +188,7 @@ async def _prepared(
 ) -> Load:
     """An institution, a course that is over and bought, one that will begin tomorrow, and families."""
     institution = await scenario.open_institution("常州蓝天体育培训中心")
-    authority = scenario.token("authority", "changzhou-edu")
+    authority, operator = scenario.token("authority", "changzhou-edu"), scenario.token("operator", "li")
     guardians = await asyncio.gather(*(scenario.new_guardian() for _ in range(FAMILIES)))
     for _ in range(CHILDREN - 1):
         guardians += await asyncio.gather(*(scenario.with_another_child(one) for one in guardians[:FAMILIES]))
@@ -219,7 +219,7 @@ async def _prepared(
         gathered=gathered,
         gone=gone,
         authority=authority,
-        operator=scenario.token("operator", "li"),
+        operator=operator,
         bank=stack.dsn("bank"),
     )
 
