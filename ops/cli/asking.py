@@ -51,6 +51,11 @@ async def ask(found: Found, request: Request, answer: type[R], by: str = "", rol
         token = issue_token(ring, actor, now=await clock_now(found.admin_dsn), lifetime_seconds=TOKEN_S)
     except KeysError as error:
         raise CommandError(str(error), "The keys of a stack are made by `yike up` or `yike keys`.") from None
+    return await ask_with(found, token, request, answer)
+
+
+async def ask_with(found: Found, token: str, request: Request, answer: type[R]) -> R:
+    """Asks with a token that somebody was given. Raises CommandError as `ask`."""
     client = GatewayClient(found.client_settings, GATEWAY)
     try:
         async with asyncio.timeout(OPEN_S + ANSWER_S), client:

@@ -9,13 +9,13 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.markup import escape
 
-from ops.cli.base import DONE, FOUND, NO_STACK, NOT_FOUND, USUAL, CommandError, Common, table, yuan
+from ops.cli.asking import ask_with
+from ops.cli.base import DONE, FOUND, USUAL, Common, table, yuan
 from ops.cli.site import Found, clock_now, connected
 from ops.cli.when import day_of
 from services.escrow.breaks import page_of
 from shared.contracts.envelope import Request
 from shared.contracts.escrow import BreakPage, BreakView, ProposeBreak, ResolveBreak
-from shared.messaging.rpc import GatewayClient, OutcomeUnknown, RequestRefused
 
 app = App(name="breaks", help="What differs between the banks' statements and our books (对账差异).")
 
@@ -96,15 +96,7 @@ async def resolve(break_id: UUID, *, token: Token, common: Common = USUAL) -> in
 
 
 async def _ask(request: Request, token: str, common: Common) -> int:
-    try:
-        async with GatewayClient(Found(common).client_settings, "demo") as client:
-            answer = await client.ask(request, token=token)
-    except RequestRefused as refused:
-        status = NOT_FOUND if refused.code == "break_unknown" else FOUND
-        raise CommandError(f"Refused: {refused}", status=status) from None
-    except (OSError, OutcomeUnknown) as error:
-        raise CommandError(f"Nobody has answered: {error}", "Look with `yike breaks list`.", NO_STACK) from None
-    assert isinstance(answer, BreakView)
+    answer = await ask_with(Found(common), token, request, BreakView)
     one = answer.found
     words = f"{one.type} of {one.day} is {one.state}: {escape(one.reason)}"
     common.show(one.model_dump(mode="json"), lambda console: console.print(words))

@@ -213,9 +213,10 @@ def code_sms(sms_id: UUID, challenge: Challenge, recipient: str, code: str, minu
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What an event has to tell one account: `params` fill the wording of `purpose`; useless from `expires_at` on."""
+    """What an event has to tell an account or an institution: `params` fill the wording of `purpose`; useless from
+    `expires_at` on."""
 
-    account_id: UUID
+    recipient_id: UUID
     purpose: str
     subject: str
     params: dict[str, str]
@@ -232,7 +233,7 @@ def notice_sms(sms_id: UUID, notice: Notice, phone: str | None, now: datetime) -
     sms = Sms(
         id=sms_id,
         lane=Lane.NOTICE,
-        recipient=str(notice.account_id),
+        recipient=str(notice.recipient_id),
         purpose=notice.purpose,
         subject=notice.subject,
         phone=phone,

@@ -123,8 +123,8 @@ async def remind(work: UnitOfWork, notices: Sequence[Notice]) -> None:
     """Queues the notices, each at most once; those of recipients without a contact wait for it."""
     if not notices:
         return
-    phones = await phones_of(work, {notice.account_id for notice in notices})
-    rows = [notice_sms(new_id(), notice, phones[notice.account_id], work.now) for notice in notices]
+    phones = await phones_of(work, {notice.recipient_id for notice in notices})
+    rows = [notice_sms(new_id(), notice, phones[notice.recipient_id], work.now) for notice in notices]
     work.insert(SmsRow, rows, ignore_existing=True)
 
 

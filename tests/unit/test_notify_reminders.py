@@ -187,7 +187,7 @@ def test_an_institution_reads_what_came_back_why_and_what_to_do() -> None:
         "请核对收款账户，如已变更请登录修改，系统将自动重新拨付。"
     )
     assert notice is not None
-    assert (notice.account_id, notice.subject) == (INSTITUTION, f"{ORDER}/3/1")
+    assert (notice.recipient_id, notice.subject) == (INSTITUTION, f"{ORDER}/3/1")
     kept = text_of(reminders.payout_returned(returned(lesson_no=0, reason=" "), NOW))
     assert "订单尾号5ABCDE退费中应付机构的款项123.45元" in kept
     assert "银行原因：未说明。" in kept
@@ -205,7 +205,7 @@ def test_a_gathered_payout_is_told_as_one_sum() -> None:
     assert "汇总结算款50,000.00元（编号G000000000000000000000000900）拨付后被银行退回" in text_of(notice)
     assert "银行原因：account_closed。请核对收款账户" in text_of(notice)
     assert notice is not None
-    assert (notice.account_id, notice.subject) == (INSTITUTION, "G000000000000000000000000900")
+    assert (notice.recipient_id, notice.subject) == (INSTITUTION, "G000000000000000000000000900")
 
 
 def test_a_sum_that_the_bank_refused_is_not_told() -> None:
