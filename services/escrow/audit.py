@@ -269,7 +269,11 @@ async def prove(*connections: Connection, proved: Proved = lambda _: None) -> Au
             found[name] = [row["what"] for row in await connection.fetch(f"{query} LIMIT {MOST_SHOWN}")]
             proved(len(found))
 
-    async with asyncio.TaskGroup() as group:
-        for connection in connections:
-            group.create_task(prove_what_is_left(connection))
+    proving = [asyncio.create_task(prove_what_is_left(connection)) for connection in connections]
+    try:
+        await asyncio.gather(*proving)  # a connection that breaks is its own error, not a group's
+    finally:
+        for one in proving:
+            one.cancel()
+        await asyncio.wait(proving)
     return AuditReport(**dict(counts), violations={name: found[name] for name in CHECKS if found[name]})

@@ -156,6 +156,15 @@ async def test_empty_books_are_right(books: Books) -> None:
     assert (report.paid_fen, report.custody_fen, report.suspense_fen) == (0, 0, 0)
 
 
+async def test_a_connection_that_breaks_meanwhile_is_its_own_error(books: Books) -> None:
+    async with books.changed() as connection:
+        broken = await asyncpg.connect(books.dsn)
+        await broken.close()
+        with pytest.raises(asyncpg.InterfaceError):
+            await audit.prove(connection, broken)
+        assert (await audit.prove(connection)).good, "the other connection is not at work any more"
+
+
 async def test_results_that_name_no_order_do_not_disturb_the_proofs(books: Books) -> None:
     async with books.changed(
         "UPDATE bank_results SET order_id = NULL", "UPDATE suspense SET order_id = NULL"
