@@ -7,7 +7,6 @@ made once per table from its SQLModel definition. Rows are locked in key order, 
 import dataclasses
 import enum
 import functools
-import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 from types import UnionType
@@ -35,10 +34,6 @@ def _array(column: Column[Any]) -> str:
     return f"CAST(:@{column.name} AS {type_}[])"
 
 
-def _from_json(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value
-
-
 def _to_enum(hint: Any) -> Callable[[Any], Any] | None:
     """What makes a text the enum that `hint` says, where it says one (`State`, `State | None`)."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
@@ -59,17 +54,11 @@ class _Loading:
     key: Callable[[Any], Any]
 
 
-def _builder(model: type[SQLModel], into: type[T]) -> tuple[list[str], Callable[[Sequence[Any]], T]]:
+def _builder(into: type[T]) -> tuple[list[str], Callable[[Sequence[Any]], T]]:
     """Column names of `into` and a function that makes one from a row of them."""
     hints = get_type_hints(into)
-    columns = _table(model).c
     names = [field.name for field in dataclasses.fields(into)]  # type: ignore[arg-type]
-    converters: list[tuple[int, Callable[[Any], Any]]] = []
-    for position, name in enumerate(names):
-        if to_enum := _to_enum(hints[name]):
-            converters.append((position, to_enum))
-        elif isinstance(columns[name].type, JSONB):
-            converters.append((position, _from_json))
+    converters = [(position, to) for position, name in enumerate(names) if (to := _to_enum(hints[name]))]
 
     def build(row: Sequence[Any]) -> T:
         values = list(row)
@@ -83,7 +72,7 @@ def _builder(model: type[SQLModel], into: type[T]) -> tuple[list[str], Callable[
 @functools.cache
 def _loading(model: type[SQLModel], into: type[Any], by: tuple[str, ...], lock: bool) -> _Loading:
     table = _table(model)
-    names, build = _builder(model, into)
+    names, build = _builder(into)
     wanted = ", ".join(f"t.{name}" for name in names)
     if len(by) == 1:
         where = f"WHERE t.{by[0]} = ANY({_array(table.c[by[0]])})"

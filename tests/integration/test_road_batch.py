@@ -263,11 +263,13 @@ async def test_whatever_reads_sees_what_its_message_has_written(poll: Poll) -> N
         third = new_id()
         seen.append(await work.insert_new(AccountRow, Account(third, 9)))
         work.insert(AccountRow, [Account(new_id(), 9)])
+        before = work.loading_s
         seen.append(sorted(row.total for row in await work.load_all(AccountRow, Account, [first, second, third])))
+        seen.append(0 < work.loading_s - before < 60)
         seen.append(len(await work.load_all(AccountRow, Account, [9], by=("total",), lock=False)))
 
     await poll.give(poll.record(body(Put(account_id=first, number=5))), hook=look)
-    assert seen == [1, False, True, [5, 7, 9], 2]
+    assert seen == [1, False, True, [5, 7, 9], True, 2]
 
 
 async def test_what_is_loaded_is_locked_until_the_commit_unless_it_is_only_looked_at(poll: Poll) -> None:

@@ -55,7 +55,9 @@ ARGUED: Final[dict[str, tuple[Place, ...]]] = {
             r"^Consumer._hand_over: .*('handler'|\(group\)|group\[0\]|constant: 1 )|^_place: ",
         ),
         ("shared/messaging/relay.py", r"^: constant: |FOLLOWER_POLL_S|ROUND_S|self\._pause\b|constant: 2 → 3"),
-        ("shared/messaging/relay.py", r"^Relay.__init__: .*(_notify_again|False → True)"),
+        ("shared/messaging/relay.py", r"^Relay.(__init__|_notify): .*(_notify_again|False → True)"),
+        ("shared/messaging/work.py", r"^UnitOfWork._put: constant: 4 "),
+        ("services/escrow/ledger.py", r"^: constant: False "),
         (
             "shared/messaging/relay.py",
             r"^Relay.run: left out: .*_hand_over|^Relay._hand_over: left out|^Relay._publish: constant: True ",

@@ -53,6 +53,7 @@ def on_its_way() -> tuple[Account, Instruction]:
     )
     instruction = Instruction(account.order_id, 1, "payout", 100, NOW)
     start(account, instruction, NOW, gathered=True)
+    assert instruction.state == "gathered"
     return account, instruction
 
 

@@ -54,6 +54,7 @@ def test_a_new_lesson_is_planned_and_nobody_has_said_anything() -> None:
     new = Lesson(ORDER_ID, 1, ENDS_AT - timedelta(hours=1), ENDS_AT, 10_000)
     assert (new.state, new.confirmed_by, new.objection) == ("planned", "", "")
     assert (new.applied_at, new.answer_by, new.answered_at) == (None, None, None)
+    assert new.subject == f"{ORDER_ID}:1"
 
 
 # --- planned ------------------------------------------------------------------------------------------------------

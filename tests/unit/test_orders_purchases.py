@@ -44,6 +44,7 @@ def assert_refused(code: str, one: Purchase, decide: Any) -> None:
 def test_a_new_purchase_has_cost_nothing_and_says_nothing_yet() -> None:
     new = Purchase(UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=4), "placed", "", NOW, NOW)
     assert (new.title, new.category, new.contract_sha256, new.method) == ("", "", "", "")
+    assert (new.detail, new.district) == ("", "")
     assert (new.price_fen, new.lessons, new.signer_version) == (0, 0, 0)
     assert (new.institution_id, new.offer, new.signed_at) == (None, None, None)
 
