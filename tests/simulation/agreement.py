@@ -33,11 +33,10 @@ CHECKS: Final = (
 )
 """What holds at rest whatever has happened; the other checks of that module are about banks that behave."""
 
-# Answers are looked at by themselves; what follows from the bank's mistakes and from reminders the models do not know.
+# Answers are looked at by themselves; reminders of complaints the models do not know.
 _SAID: Final = """
 SELECT type, key, count(*)::int AS times FROM outbox WHERE topic !~ '[.](replies|dlq)[.]v1$'
-  AND type NOT IN ('escrow.suspense_booked.v1', 'escrow.suspense.deadline.v1', 'escrow.suspense_overdue.v1',
-                   'complaints.filing.moved.v1', 'complaints.deadline.v1')
+  AND type NOT IN ('complaints.filing.moved.v1', 'complaints.deadline.v1')
 GROUP BY type, key
 """
 _FROZEN_UNTIL: Final = "SELECT frozen_until FROM institutions"
@@ -158,8 +157,14 @@ class Agreement:
                  FROM instructions"""
         found = {tuple(row)[:3]: tuple(row)[3:] for row in await self.simulation.rows("escrow", sql)}
         payments = {(id_, *key): one for id_, account in accounts.items() for key, one in account.payments.items()}
+        receipts = self.escrow.suspense.receipts
+        payments |= {(id_, "return", 0): one.back for id_, one in receipts.items() if one.back is not None}
         told = {k: (p.amount, p.state, p.attempt, p.turn, p.asks, p.reference) for k, p in payments.items()}
         agree(found, told)
+        sql = """SELECT receipt_id::text, bank, account, reference, order_id::text, amount_fen, reason, due_at, state,
+                        matched_order_id::text, decided_by, decision FROM suspense"""
+        found = {row["receipt_id"]: tuple(row)[1:] for row in await self.simulation.rows("escrow", sql)}
+        agree(found, {id_: one.row() for id_, one in receipts.items()})
         rows = await self.simulation.rows("escrow", "SELECT institution_id::text, state, change_no FROM freezes")
         agree({row["institution_id"]: tuple(row)[1:] for row in rows}, dict(self.escrow.freezes))
         await self._check_timers("escrow", self.escrow.timers)
@@ -184,9 +189,7 @@ class Agreement:
         await self._check_said("complaints", self.complaints.said)
 
     async def _check_timers(self, service: str, timers: Timers) -> None:
-        # Nobody decides about suspense here, so its timers only remind.
-        sql = "SELECT type, subject, due_at FROM timers WHERE type <> 'escrow.suspense.deadline.v1'"
-        rows = await self.simulation.rows(service, sql)
+        rows = await self.simulation.rows(service, "SELECT type, subject, due_at FROM timers")
         agree({(row["type"], row["subject"]): row["due_at"] for row in rows}, timers)
 
     async def _check_said(self, service: str, said: Said) -> None:
@@ -225,7 +228,8 @@ class Agreement:
                 ids[self._message_of[asking]] |= {envelope["id"] for envelope in answers}
         twice = {message: some for message, some in ids.items() if len(some) > 1}
         assert not twice, f"answered in two ways: {twice}"
-        self.simulation.counts["suspense"] += len(world.tables["escrow.suspense"])
+        open_ = {id_ for id_, one in self.escrow.suspense.receipts.items() if one.state in ("open", "returning")}
+        assert not open_, f"still in suspense: {open_}"
 
     def counts(self) -> Counter[str]:
         """What this history came to."""
@@ -244,6 +248,9 @@ class Agreement:
             for (kind, _), payment in account.payments.items():
                 counts[f"{kind} {payment.state}"] += 1
                 counts[f"{kind} came back"] += payment.turn
+        for receipt in self.escrow.suspense.receipts.values():
+            counts[f"suspense {receipt.state}"] += 1
+            counts["suspense reopened"] += receipt.back.turn if receipt.back else 0
         counts += self.escrow.counts + self.catalog.counts
         refused = {id_ for id_, p in self.orders.purchases.items() if p.reason == "institution_frozen"}
         assert refused <= self.catalog.turned_away, (refused, self.catalog.turned_away)
@@ -262,21 +269,23 @@ def agree(found: dict[Any, Any], model: dict[Any, Any]) -> None:
 
 def money_that_banks_and_books_disagree_about(world: World) -> Iterator[str]:
     """Account by account: what is in custody, suspense too, and what the institution has; then payment by payment."""
-    should: Counter[str] = Counter()
+    should: Counter[tuple[str, str]] = Counter()
     for row in world.tables["escrow.accounts"]:
-        should[row["supervised_account"]] += row["held_fen"] + row["releasing_fen"] + row["refunding_fen"]
-        should[row["payout_account"]] += row["released_fen"]
+        should[row["bank"], row["supervised_account"]] += row["held_fen"] + row["releasing_fen"] + row["refunding_fen"]
+        should[row["bank"], row["payout_account"]] += row["released_fen"]
     for row in world.tables["escrow.suspense"]:
         if row["state"] in ("open", "returning"):
-            should[row["account"]] += row["amount_fen"]
+            should[row["bank"], row["account"]] += row["amount_fen"]
     for row in world.tables["bank.accounts"]:
-        if row["balance_fen"] != should[row["account"]]:
-            yield f"{row['account']}: the bank has {row['balance_fen']} fen, the books {should[row['account']]}"
+        account = (row["bank"], row["account"])
+        if row["balance_fen"] != should[account]:
+            yield f"{account}: the bank has {row['balance_fen']} fen, the books {should[account]}"
     paid = {entry["reference"]: entry for entry in world.tables["bank.entries"] if entry["outcome"] == "paid"}
     came_back = {entry["number"] for entry in world.tables["bank.entries"] if entry["outcome"] == "returned"}
     booked = {row["reference"] for row in world.tables["escrow.suspense"]}
+    matched = {row["reference"] for row in world.tables["escrow.suspense"] if row["state"] == "matched"}
     for row in world.tables["escrow.instructions"]:
-        if row["state"] == "paid":
+        if row["state"] == "paid" and row["reference"] not in matched:
             booked.add(row["reference"])
             entry = paid.get(row["reference"])
             if entry is None or (entry["number"], entry["amount_fen"]) != (

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from uuid import UUID
 
 from hypothesis import currently_in_test_context, event
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from ops.bank import desk
 from ops.bank.behaviour import Name
@@ -16,7 +16,6 @@ from shared.actors import Actor
 from shared.contracts.bank import InstructionKind
 from shared.contracts.catalog import FreezeInstitution, ThawInstitution
 from shared.contracts.complaints import FileComplaint, FilingState, MoveFiling
-from shared.contracts.envelope import Request
 from shared.contracts.orders import (
     AnswerObjection,
     AnswerRefund,
@@ -37,21 +36,18 @@ from shared.contracts.orders import (
 )
 from shared.ids import derived_id
 from shared.settings import PARTICIPANTS
-from tests.simulation.agreement import Agreement
-from tests.simulation.people import AUTHORITY, COURSES, LESSONS, People
-from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS, START, Simulation
+from tests.simulation.history_suspense import DECISIONS as ABOUT_SUSPENSE
+from tests.simulation.history_suspense import STRAYS, SuspenseRules
+from tests.simulation.people import AUTHORITY, COURSES, LESSONS
+from tests.simulation.rules import LAST_DAY, MOST_ORDERS, ORDER, WHICH
+from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS
 
-MOST_ORDERS: Final = 4
-LAST_DAY: Final = START + timedelta(days=21)
-"""The model knows no holidays, and what is left to do then takes a week more."""
 UNSIGNED: Final = "f" * 64
 """The SHA-256 of a contract that nobody has drawn."""
 
 WHO: Final = st.sampled_from(PARTICIPANTS)
-WHICH: Final = st.integers(0, 7)
 PICKS: Final = st.lists(WHICH, min_size=1, max_size=8)
 COURSE: Final = st.integers(0, len(COURSES) - 1)
-ORDER: Final = st.integers(0, MOST_ORDERS - 1)
 REFUND_STEPS: Final = ("answer yes", "answer no", "grant", "grant less", "reject", "withdraw", "ask again")
 DECISIONS: Final[dict[str, tuple[Decision, int]]] = {
     "release": ("release", 0),
@@ -73,36 +69,16 @@ MOMENTS: Final = ("a minute", "a quarter", "an hour", "a day", "due", "almost du
 SECOND: Final = timedelta(seconds=1)
 
 
-class History(RuleBasedStateMachine):
+class History(SuspenseRules):
     """One history. Its rules are what people, the bank, Kafka, the scheduler and power cuts may do."""
-
-    simulation: ClassVar[Simulation]
-    people: ClassVar[People]
 
     def __init__(self) -> None:
         super().__init__()
-        self.run = self.simulation.run
-        self.run(self.simulation.begin())
-        self.agreement = Agreement(self.simulation, self.people.institution_actor.subject, AUTHORITY.subject)
-        self.simulation.watcher = self.agreement
-        self.order_ids: list[UUID] = []
         self.filing_ids: list[UUID] = []
         self.refunds: list[tuple[UUID, UUID]] = []
         """The order and the id of each."""
-        self.asked: dict[UUID, tuple[Request, Actor]] = {}
-        """Message id → what was asked first under it."""
-
-    @invariant()
-    def tables_and_answers_are_as_the_models_say(self) -> None:
-        """After every rule."""
-        self.run(self.agreement.check())
 
     # --- people ---------------------------------------------------------------------------------------------------
-
-    def ask(self, request: Request, actor: Actor, message_id: UUID | None = None) -> None:
-        """A gateway sends it."""
-        asking = self.simulation.send(request, actor, message_id=message_id)
-        self.asked.setdefault(message_id or asking, (request, actor))
 
     @initialize(guardian=st.integers(0, 1), courses=st.lists(COURSE, min_size=1, max_size=3), steps=st.integers(0, 6))
     def it_begins(self, guardian: int, courses: list[int], steps: int) -> None:
@@ -164,6 +140,30 @@ class History(RuleBasedStateMachine):
         order_id, purchase = paying[order % len(paying)]
         self.works(rounds, PARTICIPANTS)
         self._request("give up", UUID(order_id), 1, Actor(purchase.guardian, "guardian"))
+
+    @precondition(lambda self: bool(self._to_pay()) or len(self.order_ids) < MOST_ORDERS)
+    @rule(
+        order=ORDER,
+        how=st.sampled_from(("refuse", "slow", "slow", "silent")),
+        strays=st.lists(st.sampled_from(("nobody's", "names an order", *STRAYS)), min_size=1, max_size=2),
+        then=st.lists(st.sampled_from(("match", "match another", *ABOUT_SUSPENSE)), min_size=1, max_size=4),
+        rounds=st.sampled_from((0, 1, 4)),
+    )
+    def pays_in_another_way(self, order: int, how: Name, strays: list[str], then: list[str], rounds: int) -> None:
+        """The bank does not collect as it was asked, and the guardian pays as nobody asked."""
+        if not self._to_pay():
+            self.buys(order % 2, 1)
+            self.works(4, PARTICIPANTS)
+        for order_id in self._to_pay()[:1]:
+            self.misbehave(how, "collect", order_id, 2000)
+            for _ in range(2):  # it is signed, and paid
+                self._goes_on(self.order_ids.index(order_id))
+                self.works(3, PARTICIPANTS)
+            self.money_goes_astray(self.order_ids.index(order_id), strays, then, rounds)
+
+    def _to_pay(self) -> list[UUID]:
+        purchases = self.agreement.orders.purchases.items()
+        return [UUID(order_id) for order_id, one in purchases if one.state in ("to_sign", "to_pay")]
 
     @rule(order=ORDER, what=st.sampled_from(REQUESTS), lesson=st.integers(1, LESSONS + 1), who=st.integers(0, 4))
     def asks(self, order: int, what: str, lesson: int, who: int) -> None:
@@ -307,9 +307,7 @@ class History(RuleBasedStateMachine):
             if what == "works":
                 self.works(3, PARTICIPANTS)
             elif what == "days pass":
-                later = min(self.simulation.now + timedelta(days=7), LAST_DAY)
-                self.run(self.simulation.set_clock(max(self.simulation.now, later)))
-                self.run(self.simulation.fire("orders"))
+                self.later(days=7)
             else:
                 self._request(what, UUID(order_id), lesson, speakers.get(what, AUTHORITY))
             self.works(rounds, PARTICIPANTS)
@@ -351,8 +349,7 @@ class History(RuleBasedStateMachine):
         order_id = UUID(enrolled[order % len(enrolled)])
         purchase = self.agreement.orders.purchases[str(order_id)]
         if refuses:
-            dsn = self.simulation.processes["bank"].settings.database
-            self.run(desk.set_behaviour(dsn, "refuse", kind="payout", order_id=order_id, seconds=600.0))
+            self.misbehave("refuse", "payout", order_id, 10)
         for _ in range(2 * refuses):  # a lesson is filed, and confirmed
             self._goes_on(self.order_ids.index(order_id))
             self.works(4, PARTICIPANTS)
@@ -370,10 +367,7 @@ class History(RuleBasedStateMachine):
             elif what == "buys" and len(self.order_ids) < MOST_ORDERS:
                 self.buys(order % 2, 1)
             elif what == "days pass":
-                later = min(self.simulation.now + timedelta(days=2), LAST_DAY)
-                self.run(self.simulation.set_clock(max(self.simulation.now, later)))
-                for name in ("escrow", "catalog", "orders"):
-                    self.run(self.simulation.fire(name))
+                self.later(days=2)
             self.works(rounds, PARTICIPANTS)
 
     @precondition(lambda self: bool(self.filing_ids))
@@ -401,9 +395,7 @@ class History(RuleBasedStateMachine):
         account = self.agreement.escrow.accounts.get(str(order_id))
         kind: InstructionKind = "refund" if refunds else "payout" if account else "collect"
         how = MISBEHAVIOUR[kind][name % len(MISBEHAVIOUR[kind])]
-        dsn = self.simulation.processes["bank"].settings.database
-        self.run(desk.set_behaviour(dsn, how, kind=kind, order_id=order_id, seconds=60.0 * minutes))
-        self.simulation.counts[f"misbehaviours set: {kind}"] += 1
+        self.misbehave(how, kind, order_id, minutes)
 
     @precondition(lambda self: self.simulation.now < LAST_DAY)
     @rule(until=st.sampled_from(MOMENTS), quietly=st.booleans())
@@ -476,12 +468,6 @@ class History(RuleBasedStateMachine):
         """A command comes once more under a new id."""
         self.simulation.say_again(which)
 
-    @rule(rounds=st.integers(1, 4), names=st.permutations(PARTICIPANTS))
-    def works(self, rounds: int, names: Sequence[str]) -> None:
-        """Nothing special for a while."""
-        for _ in range(rounds):
-            self.run(self.simulation.round(names))
-
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
@@ -502,11 +488,13 @@ class History(RuleBasedStateMachine):
             await self.simulation.settle()
             self._decides()
             self._decide_what_is_contested()
+            self.return_what_is_open()
             await self.simulation.settle()
             due = await self.simulation.next_due()
-            if not due:
+            if due:
+                await self.simulation.set_clock(due[-1])
+            elif not self.simulation.say_again_what_to_collect():
                 return
-            await self.simulation.set_clock(due[-1])
         raise AssertionError("never at rest: there is always a timer more")
 
     def _decide_what_is_contested(self) -> None:
