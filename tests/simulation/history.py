@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from hypothesis import currently_in_test_context, event
@@ -16,6 +16,7 @@ from shared.actors import Actor
 from shared.contracts.bank import InstructionKind
 from shared.contracts.catalog import FreezeInstitution, ThawInstitution
 from shared.contracts.complaints import FileComplaint, FilingState, MoveFiling
+from shared.contracts.escrow import SettlementMode
 from shared.contracts.orders import (
     AnswerObjection,
     AnswerRefund,
@@ -36,6 +37,7 @@ from shared.contracts.orders import (
 )
 from shared.ids import derived_id
 from shared.settings import PARTICIPANTS
+from tests.simulation.history_settlements import SUMS_GO_WRONG, SettlementRules
 from tests.simulation.history_suspense import DECISIONS as ABOUT_SUSPENSE
 from tests.simulation.history_suspense import STRAYS, SuspenseRules
 from tests.simulation.people import AUTHORITY, COURSES, LESSONS
@@ -59,6 +61,11 @@ REQUESTS: Final = (
     *("show", "sign", "pay", "pay at the counter", "give up", "apply", "confirm", "buy again"),
     *ABOUT_OBJECTIONS,
 )
+TOGETHER: Final = (
+    *("cut-off", "cut-off", "cut-off", "goes on", "goes on", "another goes on", "another goes on", "days pass"),
+    *("freeze", "thaw", "another account", "at_once", "daily", "weekly"),
+)
+"""What may happen while payouts are gathered."""
 MISBEHAVIOUR: Final[dict[InstructionKind, tuple[Name, ...]]] = {
     "collect": ("refuse", "repeat", "slow", "accept_first", "silent", "unknown", "pay_twice"),
     "payout": ("refuse", "repeat", "slow", "accept_first", "silent", "unknown", "return_after"),
@@ -69,7 +76,7 @@ MOMENTS: Final = ("a minute", "a quarter", "an hour", "a day", "due", "almost du
 SECOND: Final = timedelta(seconds=1)
 
 
-class History(SuspenseRules):
+class History(SuspenseRules, SettlementRules):
     """One history. Its rules are what people, the bank, Kafka, the scheduler and power cuts may do."""
 
     def __init__(self) -> None:
@@ -153,13 +160,16 @@ class History(SuspenseRules):
         """The bank does not collect as it was asked, and the guardian pays as nobody asked."""
         if not self._to_pay():
             self.buys(order % 2, 1)
-            self.works(4, PARTICIPANTS)
+            self.run(self.simulation.settle())
         for order_id in self._to_pay()[:1]:
             self.misbehave(how, "collect", order_id, 2000)
             for _ in range(2):  # it is signed, and paid
                 self._goes_on(self.order_ids.index(order_id))
-                self.works(3, PARTICIPANTS)
+                self.run(self.simulation.settle())
             self.money_goes_astray(self.order_ids.index(order_id), strays, then, rounds)
+
+    def _enrolled(self) -> list[UUID]:
+        return [UUID(id_) for id_, one in self.agreement.orders.purchases.items() if one.state == "enrolled"]
 
     def _to_pay(self) -> list[UUID]:
         purchases = self.agreement.orders.purchases.items()
@@ -368,6 +378,50 @@ class History(SuspenseRules):
                 self.buys(order % 2, 1)
             elif what == "days pass":
                 self.later(days=2)
+            self.works(rounds, PARTICIPANTS)
+
+    @precondition(lambda self: bool(self._enrolled()) or len(self.order_ids) < MOST_ORDERS)
+    @rule(
+        order=ORDER,
+        mode=st.sampled_from(("daily", "daily", "weekly")),
+        how=st.sampled_from(("", *SUMS_GO_WRONG)),
+        minutes=st.sampled_from((1, 20, 2000)),
+        then=st.lists(st.sampled_from(TOGETHER), min_size=1, max_size=7),
+        rounds=st.sampled_from((0, 1, 3)),
+    )
+    def is_paid_together(
+        self, order: int, mode: SettlementMode, how: Name | Literal[""], minutes: int, then: list[str], rounds: int
+    ) -> None:
+        """The institution is paid by the day or by the week while orders of it go on, and the bank may not settle."""
+        if not self._enrolled():
+            self.buys(order % 2, 1)
+            for _ in range(2):  # it is signed, and paid
+                self.run(self.simulation.settle())
+                self._goes_on(len(self.order_ids) - 1)
+            self.run(self.simulation.settle())
+        enrolled = self._enrolled() or self.order_ids
+        self._choose(mode, self.people.institution_actor)
+        self.works(1, PARTICIPANTS)
+        if how:
+            self.misbehave(how, "payout", None, minutes, number_prefix="G")
+        for what in ("goes on", "goes on", *then):
+            match what:
+                case "goes on" | "another goes on":
+                    one = enrolled[(order + (what != "goes on")) % len(enrolled)]
+                    self._goes_on(self.order_ids.index(one))
+                    self.works(3, PARTICIPANTS)
+                case "cut-off":
+                    self.goes_to_cut_off()
+                case "days pass":
+                    self.later(days=2)
+                case "freeze":
+                    self._freeze(self.simulation.now + timedelta(minutes=minutes))
+                case "thaw":
+                    self._thaw()
+                case "another account":
+                    self._change_account(order % 2, self.people.institution_actor)
+                case "at_once" | "daily" | "weekly" as chosen:
+                    self._choose(chosen, AUTHORITY)
             self.works(rounds, PARTICIPANTS)
 
     @precondition(lambda self: bool(self.filing_ids))

@@ -12,6 +12,7 @@ from tests.simulation.model_payments import (
     Books,
     Payment,
 )
+from tests.simulation.model_settlements import Settlements
 from tests.simulation.model_suspense import Suspense, reason_of
 from tests.simulation.simulation import Heard
 
@@ -21,15 +22,16 @@ SEND_BACK: Final = ("escrow.payment.cancel.v1", "escrow.order.refund.v1")
 FAILED: Final = "escrow.payment_failed.v1"
 REFUNDED: Final = "escrow.refunded.v1"
 DELAYED: Final = "escrow.refund_delayed.v1"
-KINDS: Final = {"C": "collect", "P": "payout", "R": "refund", "S": "return"}
+KINDS: Final = {"C": "collect", "P": "payout", "R": "refund", "S": "return", "G": "gathered"}
 
 
 class Escrow(Books):
     """Accounts and what banks were told."""
 
-    def __init__(self) -> None:
+    def __init__(self, institution: str, authority: str) -> None:
         super().__init__()
         self.suspense = Suspense(self)
+        self.settlements = Settlements(self, institution, authority)
 
     def hear(self, m: Heard) -> str:
         """One message."""
@@ -38,6 +40,8 @@ class Escrow(Books):
             return ""
         if m.type.startswith("escrow.suspense."):
             return self.suspense.hear(m)
+        if m.type.startswith(("escrow.settlement.", "escrow.payout_account.")):
+            return self.settlements.hear(m)
         if m.type == "bank.result.v1":
             self._told(m)
             return ""
@@ -46,7 +50,7 @@ class Escrow(Books):
         if m.type == "escrow.payment.collect.v1":
             if account is None:
                 pay_by = datetime.fromisoformat(m.data["pay_by"])
-                place = m.data["account"]["bank"], m.data["account"]["supervised_account"]
+                place = [m.data["account"][part] for part in ("bank", "supervised_account", "payout_account")]
                 self.accounts[order] = account = Account(m.data["amount_fen"], m.data["lessons"], pay_by, *place)
                 account.payments["collect", 0] = payment = Payment(account.price)
                 self.timers[PAYMENT_TIMER, order] = pay_by
@@ -64,6 +68,7 @@ class Escrow(Books):
                 self.freezes[institution] = "thawed", change
                 for order, account in self.accounts.items():
                     self._let_go(m, order, account)
+                self.settlements.close_what_is_open(m)
         elif known < change:
             thaws = m.type == "catalog.institution.thawed.v1"
             self.freezes[institution] = "thawing" if thaws else "frozen", change
@@ -73,9 +78,19 @@ class Escrow(Books):
         """What waited goes out, if nothing else holds it."""
         for (kind, number), payment in account.payments.items():
             if payment.state == "waiting" and not account.suspended and not self.frozen:
-                self.said["escrow.released.v1", order] += 1
                 self.counts["payouts that waited for a thaw"] += m.type == "escrow.payouts.thaw.v1"
-                self._tell(m, order, kind, number, payment)
+                self._begin(m, order, account, kind, number)
+
+    def _begin(self, m: Heard, order: str, account: Account, kind: str, number: int) -> None:
+        """A payout goes out, or is gathered with others; a refund always goes out."""
+        payment = account.payments[kind, number]
+        if kind == "payout":
+            self.said["escrow.released.v1", order] += 1
+            if self.settlements.mode != "at_once":
+                self.settlements.gather(m, order, number, account, payment)
+                return
+            payment.to = self.settlements.redirected(account)
+        self._tell(m, order, kind, number, payment)
 
     def _about(self, m: Heard, order: str, account: Account) -> None:
         match m.type:
@@ -105,6 +120,7 @@ class Escrow(Books):
                     self.timers[INSTRUCTION_TIMER, f"{order}:payout:{number}"] = m.now + DAY
                     self.counts["payouts not tried anew while frozen"] += 1
                 elif payment.state == "refused" and kind != "collect":
+                    payment.to = self.settlements.redirected(account) if kind == "payout" else None
                     payment.attempt, payment.asks = payment.attempt + 1, 0
                     self._tell(m, order, kind, number, payment)
 
@@ -118,8 +134,7 @@ class Escrow(Books):
         payment = Payment(amount, "waiting")
         account.payments["payout", number] = payment
         if not account.suspended and not self.frozen:
-            self.said["escrow.released.v1", order] += 1
-            self._tell(m, order, "payout", number, payment)
+            self._begin(m, order, account, "payout", number)
 
     def _divide(self, m: Heard, order: str, account: Account) -> None:
         number, part = m.data["lesson_no"], m.data["release_fen"]
@@ -133,8 +148,7 @@ class Escrow(Books):
             if payment.amount:
                 account.payments[kind, number] = payment
                 if kind == "refund" or not (account.suspended or self.frozen):
-                    self.said["escrow.released.v1", order] += kind == "payout"
-                    self._tell(m, order, kind, number, payment)
+                    self._begin(m, order, account, kind, number)
 
     def _send_back(self, m: Heard, order: str, account: Account) -> None:
         refund = account.payments.get(("refund", 0))
@@ -180,6 +194,8 @@ class Escrow(Books):
         kind, lesson, attempt = purpose_of(number)
         if kind == "return":
             self.suspense.told(m, m.data["order_id"], attempt)
+        elif kind == "gathered":
+            self.settlements.told(m, m.data["order_id"], attempt)
         elif kind == "collect":
             self._came(m, m.data["order_id"], attempt)
         else:
@@ -228,7 +244,7 @@ class Escrow(Books):
             if kind == "refund":
                 self.said[DELAYED, order] += 1
         elif outcome == "returned" and payment.state == "paid":
-            payment.returned.add(payment.reference)
+            payment.returned.append(payment.reference)
             payment.state, payment.reference, payment.turn = "refused", "", payment.turn + 1
             self._look_again(m, order, kind, number, payment)
             if kind == "refund":

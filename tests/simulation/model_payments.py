@@ -11,6 +11,8 @@ from tests.simulation.model import DAY, HOUR, MINUTE, Said, Timers
 INSTRUCT: Final = "bank.instruct.v1"
 PAYMENT_TIMER: Final = "escrow.payment.deadline.v1"
 INSTRUCTION_TIMER: Final = "escrow.instruction.deadline.v1"
+MOVING: Final = ("sent", "refused", "gathered")
+"""States of a payment whose money is on its way."""
 
 
 @dataclass
@@ -23,7 +25,10 @@ class Payment:
     turn: int = 0
     asks: int = 0
     reference: str = ""
-    returned: set[str] = field(default_factory=set)
+    returned: list[str] = field(default_factory=list)
+    """The references under which it was made, and came back."""
+    to: str | None = None
+    """Of payouts: the account, if it is not the order's own."""
 
     def look_again_in(self) -> timedelta:
         """When the bank is asked again, or, after a refusal, told anew."""
@@ -41,6 +46,7 @@ class Account:
     pay_by: datetime
     bank: str
     supervised: str
+    payout_account: str
     state: str = "collecting"
     reason: str = ""
     reference: str = ""
@@ -67,7 +73,7 @@ class Account:
             return sum(p.amount for (k, _), p in self.payments.items() if k == kind and p.state in states)
 
         paid = total("collect", "paid")
-        gone = [total(kind, *states) for kind in ("payout", "refund") for states in (("sent", "refused"), ("paid",))]
+        gone = [total(kind, *states) for kind in ("payout", "refund") for states in (MOVING, ("paid",))]
         return paid, paid - sum(gone), *gone
 
 

@@ -163,7 +163,7 @@ class Suspense:
             self.books.timers[RETURN_TIMER, receipt_id] = m.now + back.look_again_in()
             self.books.counts["returns refused"] += 1
         elif outcome == "returned" and back.state == "paid":
-            back.returned.add(back.reference)
+            back.returned.append(back.reference)
             back.state, back.reference, back.turn = "dropped", "", back.turn + 1
             receipt.state = "open"
             self._wait(m, receipt_id, receipt)

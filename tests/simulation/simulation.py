@@ -67,7 +67,10 @@ _HISTORY: Final = {
         *("invoice_lessons", "invoice_numbers", "invoices", "refunds", "objections", "lessons", "contracts"),
         *("purchases", "limit_locks"),
     ),
-    "escrow": ("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions", "freezes"),
+    "escrow": (
+        *("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions", "freezes"),
+        *("gathered", "settlements", "settlement_modes", "payout_accounts"),
+    ),
     "complaints": ("steps", "filings", "orders"),
     "notify": ("sms",),
     "bank": ("entries", "accounts", "behaviours"),
@@ -111,7 +114,7 @@ class Ids:
 class Watcher(Protocol):
     """Who wants to know what was committed."""
 
-    def handled(self, service: str, batch: Sequence[Heard]) -> None:
+    async def handled(self, service: str, batch: Sequence[Heard]) -> None:
         """One transaction of a consumer."""
 
     def fired(self, service: str, now: datetime) -> None:
@@ -225,7 +228,7 @@ class Simulation:
                 self.topics.committed[name, place] += 1
         if self.watcher is not None and (not died or die_at == "commit"):
             heard = [self._heard(record) for _, record in taken]
-            self.watcher.handled(name, [one for one in heard if one.type in process.handlers.entries])
+            await self.watcher.handled(name, [one for one in heard if one.type in process.handlers.entries])
         return True
 
     def _heard(self, record: "ConsumerRecord[bytes, bytes]") -> Heard:
