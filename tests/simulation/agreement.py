@@ -9,6 +9,7 @@ from uuid import UUID
 from shared.messaging.handlers import in_groups
 from tests.faults import invariants
 from tests.faults.world import World
+from tests.simulation import statements
 from tests.simulation.model import Complaints, Orders, Said, Timers, same
 from tests.simulation.model_catalog import FREEZE_TIMER, Catalog
 from tests.simulation.model_money import Escrow
@@ -264,6 +265,8 @@ class Agreement:
         assert not twice, f"answered in two ways: {twice}"
         open_ = {id_ for id_, one in self.escrow.suspense.receipts.items() if one.state in ("open", "returning")}
         assert not open_, f"still in suspense: {open_}"
+        breaks = await statements.breaks(self.simulation)
+        assert not breaks, breaks
 
     def counts(self) -> Counter[str]:
         """What this history came to."""

@@ -39,7 +39,7 @@ from shared.ids import derived_id
 from shared.settings import PARTICIPANTS
 from tests.simulation.history_settlements import SUMS_GO_WRONG, SettlementRules
 from tests.simulation.history_suspense import DECISIONS as ABOUT_SUSPENSE
-from tests.simulation.history_suspense import STRAYS, SuspenseRules
+from tests.simulation.history_suspense import SuspenseRules
 from tests.simulation.people import AUTHORITY, COURSES, LESSONS
 from tests.simulation.rules import LAST_DAY, MOST_ORDERS, ORDER, WHICH
 from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS
@@ -152,11 +152,12 @@ class History(SuspenseRules, SettlementRules):
     @rule(
         order=ORDER,
         how=st.sampled_from(("refuse", "slow", "slow", "silent")),
-        strays=st.lists(st.sampled_from(("nobody's", "names an order", *STRAYS)), min_size=1, max_size=2),
-        then=st.lists(st.sampled_from(("match", "match another", *ABOUT_SUSPENSE)), min_size=1, max_size=4),
+        stray=st.sampled_from(("nobody's", "names an order", "again")),
+        first=st.sampled_from(("match", "match", "match", "match another", "return")),
+        then=st.lists(st.sampled_from(ABOUT_SUSPENSE), max_size=4),
         rounds=st.sampled_from((0, 1, 4)),
     )
-    def pays_in_another_way(self, order: int, how: Name, strays: list[str], then: list[str], rounds: int) -> None:
+    def pays_in_another_way(self, order: int, how: Name, stray: str, first: str, then: list[str], rounds: int) -> None:
         """The bank does not collect as it was asked, and the guardian pays as nobody asked."""
         if not self._to_pay():
             self.buys(order % 2, 1)
@@ -166,7 +167,7 @@ class History(SuspenseRules, SettlementRules):
             for _ in range(2):  # it is signed, and paid
                 self._goes_on(self.order_ids.index(order_id))
                 self.run(self.simulation.settle())
-            self.money_goes_astray(self.order_ids.index(order_id), strays, then, rounds)
+            self.money_goes_astray(self.order_ids.index(order_id), [stray], [first, *then], rounds)
 
     def _enrolled(self) -> list[UUID]:
         return [UUID(id_) for id_, one in self.agreement.orders.purchases.items() if one.state == "enrolled"]

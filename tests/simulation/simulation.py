@@ -70,6 +70,7 @@ _HISTORY: Final = {
     "escrow": (
         *("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions", "freezes"),
         *("gathered", "settlements", "settlement_modes", "payout_accounts"),
+        *("statement_lines", "statements", "breaks"),
     ),
     "complaints": ("steps", "filings", "orders"),
     "notify": ("sms",),
