@@ -152,7 +152,7 @@ class History(SuspenseRules, SettlementRules):
     @rule(
         order=ORDER,
         how=st.sampled_from(("refuse", "slow", "slow", "silent")),
-        stray=st.sampled_from(("nobody's", "names an order", "again")),
+        stray=st.sampled_from(("nobody's", "names an order", "too little", "again")),
         first=st.sampled_from(("match", "match", "match", "match another", "return")),
         then=st.lists(st.sampled_from(ABOUT_SUSPENSE), max_size=4),
         rounds=st.sampled_from((0, 1, 4)),

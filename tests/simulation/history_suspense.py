@@ -19,9 +19,9 @@ from tests.simulation.rules import ORDER, WHICH, Rules
 OPERATOR: Final = Actor(LI, "operator")
 NOT_ITS_BANK: Final = "ccb"
 NOT_ITS_ACCOUNT: Final = "1105000000001"
-STRAYS: Final = ("nobody's", "names an order", "again", "short", "over", "elsewhere", "at another bank")
-"""A number that nobody gave; one that names an order; the rest: the number of the order's own collection, the right
-amount or not, in its supervised account or not."""
+STRAYS: Final = ("nobody's", "names an order", "too little", "again", "short", "over", "elsewhere", "at another bank")
+"""A number that nobody gave; one that names an order, with its price or less; the rest: the number of the order's own
+collection, the right amount or not, in its supervised account or not."""
 RETURNS_GO_WRONG: Final[tuple[Name, ...]] = ("refuse", "return_after", "silent", "unknown", "slow", "repeat")
 DECISIONS: Final = ("match", "match", "match another", "return", *RETURNS_GO_WRONG, "days pass")
 
@@ -37,7 +37,7 @@ class SuspenseRules(Rules):
         """Money comes in that nobody asked for, maybe for an order that is paid, or not to be paid any more."""
         self.strays += 1
         account = self.people.institution.account
-        of_order = what not in ("nobody's", "names an order")
+        of_order = what not in ("nobody's", "names an order", "too little")
         letter, numbered = ("C", order_id) if of_order else ("X", derived_id("stray", self.strays))
         known = self.agreement.escrow.accounts.get(str(order_id))
         if of_order and known is None:
@@ -48,7 +48,7 @@ class SuspenseRules(Rules):
             self.simulation.processes["bank"].settings.database,
             bank=NOT_ITS_BANK if what == "at another bank" else account.bank,
             supervised_account=NOT_ITS_ACCOUNT if what == "elsewhere" else account.supervised_account,
-            amount_fen=PRICE_FEN + {"short": -1, "over": 1}.get(what, 0),
+            amount_fen=PRICE_FEN + {"too little": -1, "short": -1, "over": 1}.get(what, 0),
             number=instruction_number(letter, numbered, 0, 0),
             order_id=None if what == "nobody's" else order_id,
         )
