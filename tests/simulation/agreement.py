@@ -9,9 +9,11 @@ from uuid import UUID
 from shared.messaging.handlers import in_groups
 from tests.faults import invariants
 from tests.faults.world import World
+from tests.simulation import statements
 from tests.simulation.model import Complaints, Orders, Said, Timers, same
 from tests.simulation.model_catalog import FREEZE_TIMER, Catalog
 from tests.simulation.model_money import Escrow
+from tests.simulation.model_settlements import CLOSE
 from tests.simulation.simulation import Heard, Simulation
 
 CHECKS: Final = (
@@ -33,12 +35,14 @@ CHECKS: Final = (
 )
 """What holds at rest whatever has happened; the other checks of that module are about banks that behave."""
 
-# Answers are looked at by themselves; what follows from the bank's mistakes and from reminders the models do not know.
+# Answers are looked at by themselves; reminders of complaints the models do not know.
 _SAID: Final = """
 SELECT type, key, count(*)::int AS times FROM outbox WHERE topic !~ '[.](replies|dlq)[.]v1$'
-  AND type NOT IN ('escrow.suspense_booked.v1', 'escrow.suspense.deadline.v1', 'escrow.suspense_overdue.v1',
-                   'complaints.filing.moved.v1', 'complaints.deadline.v1')
+  AND type NOT IN ('complaints.filing.moved.v1', 'complaints.deadline.v1')
 GROUP BY type, key
+"""
+_SETTLEMENT_OF: Final = """
+SELECT order_id::text, lesson_no, settlement_id::text FROM gathered WHERE settlement_id IS NOT NULL
 """
 _FROZEN_UNTIL: Final = "SELECT frozen_until FROM institutions"
 _SOLD: Final = "SELECT order_id::text FROM reservations WHERE course_id IS NOT NULL"
@@ -52,7 +56,7 @@ class Agreement:
     def __init__(self, simulation: Simulation, institution: str, authority: str) -> None:
         self.simulation = simulation
         self.orders = Orders(institution, authority, simulation.contracts)
-        self.escrow = Escrow()
+        self.escrow = Escrow(institution, authority)
         self.catalog = Catalog(authority)
         self.complaints = Complaints()
         self.expected: dict[UUID, str] = {}
@@ -64,7 +68,7 @@ class Agreement:
 
     # --- what was committed -----------------------------------------------------------------------------------------
 
-    def handled(self, service: str, batch: Sequence[Heard]) -> None:
+    async def handled(self, service: str, batch: Sequence[Heard]) -> None:
         """The model hears what the service has handled, kind by kind as its handlers do; repeats it does not hear."""
         self._changed.add(service)
         entries = self.simulation.processes[service].handlers.entries
@@ -72,6 +76,9 @@ class Agreement:
         for m in batch:
             if (service, m.id) not in self._heard:
                 fresh.setdefault(m.id, m)
+        if any(m.type == CLOSE for m in fresh.values()):
+            rows = await self.simulation.rows("escrow", _SETTLEMENT_OF)
+            self.escrow.settlements.ids = {(row["order_id"], row["lesson_no"]): row["settlement_id"] for row in rows}
         for group in in_groups(cast(Any, fresh.values()), lambda m: id(entries[m.type].handle)):
             for m in cast(Sequence[Heard], group):
                 self._heard[service, m.id] = m, self._hear(service, m)
@@ -154,16 +161,49 @@ class Agreement:
         found = {row["order_id"]: tuple(row)[1:] for row in await self.simulation.rows("escrow", sql)}
         accounts = self.escrow.accounts
         agree(found, {id_: (one.state, one.suspended, *one.balances()) for id_, one in accounts.items()})
-        sql = """SELECT order_id::text, kind, lesson_no, amount_fen, state, attempt, turn, asks, reference
-                 FROM instructions"""
+        sql = """SELECT order_id::text, kind, lesson_no, amount_fen, state, attempt, turn, asks, reference,
+                        counter_account FROM instructions"""
         found = {tuple(row)[:3]: tuple(row)[3:] for row in await self.simulation.rows("escrow", sql)}
         payments = {(id_, *key): one for id_, account in accounts.items() for key, one in account.payments.items()}
-        told = {k: (p.amount, p.state, p.attempt, p.turn, p.asks, p.reference) for k, p in payments.items()}
+        receipts = self.escrow.suspense.receipts
+        payments |= {(id_, "return", 0): one.back for id_, one in receipts.items() if one.back is not None}
+        told = {k: (p.amount, p.state, p.attempt, p.turn, p.asks, p.reference, p.to) for k, p in payments.items()}
         agree(found, told)
+        sql = """SELECT receipt_id::text, bank, account, reference, order_id::text, amount_fen, reason, due_at, state,
+                        matched_order_id::text, decided_by, decision FROM suspense"""
+        found = {row["receipt_id"]: tuple(row)[1:] for row in await self.simulation.rows("escrow", sql)}
+        agree(found, {id_: one.row() for id_, one in receipts.items()})
         rows = await self.simulation.rows("escrow", "SELECT institution_id::text, state, change_no FROM freezes")
         agree({row["institution_id"]: tuple(row)[1:] for row in rows}, dict(self.escrow.freezes))
+        await self._check_settlements()
         await self._check_timers("escrow", self.escrow.timers)
         await self._check_said("escrow", self.escrow.said)
+
+    async def _check_settlements(self) -> None:
+        model = self.escrow.settlements
+        rows = await self.simulation.rows(
+            "escrow", "SELECT institution_id::text, mode, changed_by FROM settlement_modes"
+        )
+        agree(
+            {row["institution_id"]: tuple(row)[1:] for row in rows},
+            {model.institution: model.chosen} if model.chosen else {},
+        )
+        rows = await self.simulation.rows("escrow", "SELECT bank, payout_account, changed_by FROM payout_accounts")
+        agree({row["bank"]: tuple(row)[1:] for row in rows}, dict(model.accounts))
+        sql = "SELECT order_id::text, lesson_no, bank, payout_account, amount_fen, settlement_id::text FROM gathered"
+        found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("escrow", sql)}
+        agree(found, {lesson: tuple(vars(one).values()) for lesson, one in model.gathered.items()})
+        sql = """SELECT settlement_id::text, bank, payout_account, amount_fen, lessons, state, attempt, turn, asks,
+                        reference, booked_step FROM settlements"""
+        found = {row["settlement_id"]: tuple(row)[1:] for row in await self.simulation.rows("escrow", sql)}
+        told = {
+            id_: (
+                *(one.bank, one.to, one.amount, len(one.lessons)),
+                *(one.state, one.attempt, one.turn, one.asks, one.reference, one.booked),
+            )
+            for id_, one in model.settlements.items()
+        }
+        agree(found, told)
 
     async def _check_catalog(self) -> None:
         """Freezes, and that nobody has a seat who asked for it only while the institution was frozen."""
@@ -184,9 +224,7 @@ class Agreement:
         await self._check_said("complaints", self.complaints.said)
 
     async def _check_timers(self, service: str, timers: Timers) -> None:
-        # Nobody decides about suspense here, so its timers only remind.
-        sql = "SELECT type, subject, due_at FROM timers WHERE type <> 'escrow.suspense.deadline.v1'"
-        rows = await self.simulation.rows(service, sql)
+        rows = await self.simulation.rows(service, "SELECT type, subject, due_at FROM timers")
         agree({(row["type"], row["subject"]): row["due_at"] for row in rows}, timers)
 
     async def _check_said(self, service: str, said: Said) -> None:
@@ -225,7 +263,10 @@ class Agreement:
                 ids[self._message_of[asking]] |= {envelope["id"] for envelope in answers}
         twice = {message: some for message, some in ids.items() if len(some) > 1}
         assert not twice, f"answered in two ways: {twice}"
-        self.simulation.counts["suspense"] += len(world.tables["escrow.suspense"])
+        open_ = {id_ for id_, one in self.escrow.suspense.receipts.items() if one.state in ("open", "returning")}
+        assert not open_, f"still in suspense: {open_}"
+        breaks = await statements.breaks(self.simulation)
+        assert not breaks, breaks
 
     def counts(self) -> Counter[str]:
         """What this history came to."""
@@ -244,6 +285,13 @@ class Agreement:
             for (kind, _), payment in account.payments.items():
                 counts[f"{kind} {payment.state}"] += 1
                 counts[f"{kind} came back"] += payment.turn
+        for receipt in self.escrow.suspense.receipts.values():
+            counts[f"suspense {receipt.state}"] += 1
+            counts["suspense reopened"] += receipt.back.turn if receipt.back else 0
+        for settlement in self.escrow.settlements.settlements.values():
+            counts[f"settlements {settlement.state}"] += 1
+            counts["settlements came back"] += settlement.turn
+        counts["lessons gathered"] += len(self.escrow.settlements.gathered)
         counts += self.escrow.counts + self.catalog.counts
         refused = {id_ for id_, p in self.orders.purchases.items() if p.reason == "institution_frozen"}
         assert refused <= self.catalog.turned_away, (refused, self.catalog.turned_away)
@@ -262,30 +310,45 @@ def agree(found: dict[Any, Any], model: dict[Any, Any]) -> None:
 
 def money_that_banks_and_books_disagree_about(world: World) -> Iterator[str]:
     """Account by account: what is in custody, suspense too, and what the institution has; then payment by payment."""
-    should: Counter[str] = Counter()
-    for row in world.tables["escrow.accounts"]:
-        should[row["supervised_account"]] += row["held_fen"] + row["releasing_fen"] + row["refunding_fen"]
-        should[row["payout_account"]] += row["released_fen"]
+    places = {row["order_id"]: row for row in world.tables["escrow.accounts"]}
+    together = {(row["order_id"], row["lesson_no"]) for row in world.tables["escrow.gathered"]}
+    matched = {row["reference"] for row in world.tables["escrow.suspense"] if row["state"] == "matched"}
+    payments: list[tuple[str, Any]] = [(row["number"], row) for row in world.tables["escrow.settlements"]]
+    should: Counter[tuple[str, str]] = Counter()
+    for row in world.tables["escrow.settlements"]:
+        should[row["bank"], row["payout_account"]] += row["amount_fen"]
+    for row in world.tables["escrow.instructions"]:
+        if row["kind"] == "payout" and (row["order_id"], row["lesson_no"]) in together:
+            continue
+        payments.append((invariants.number_of(row), row))
+        if row["kind"] == "payout" and row["state"] == "paid":
+            place = places[row["order_id"]]
+            should[place["bank"], row["counter_account"] or place["payout_account"]] += row["amount_fen"]
+    for row in places.values():
+        in_custody = row["held_fen"] + row["releasing_fen"] + row["refunding_fen"]
+        should[row["bank"], row["supervised_account"]] += in_custody
     for row in world.tables["escrow.suspense"]:
         if row["state"] in ("open", "returning"):
-            should[row["account"]] += row["amount_fen"]
+            should[row["bank"], row["account"]] += row["amount_fen"]
     for row in world.tables["bank.accounts"]:
-        if row["balance_fen"] != should[row["account"]]:
-            yield f"{row['account']}: the bank has {row['balance_fen']} fen, the books {should[row['account']]}"
+        account = (row["bank"], row["account"])
+        if row["balance_fen"] != should[account]:
+            yield f"{account}: the bank has {row['balance_fen']} fen, the books {should[account]}"
+    yield from _payments_that_differ(world, payments, matched)
+
+
+def _payments_that_differ(world: World, payments: list[tuple[str, Any]], matched: set[str]) -> Iterator[str]:
     paid = {entry["reference"]: entry for entry in world.tables["bank.entries"] if entry["outcome"] == "paid"}
     came_back = {entry["number"] for entry in world.tables["bank.entries"] if entry["outcome"] == "returned"}
     booked = {row["reference"] for row in world.tables["escrow.suspense"]}
-    for row in world.tables["escrow.instructions"]:
-        if row["state"] == "paid":
+    for number, row in payments:
+        if row["state"] == "paid" and row["reference"] not in matched:
             booked.add(row["reference"])
             entry = paid.get(row["reference"])
-            if entry is None or (entry["number"], entry["amount_fen"]) != (
-                invariants.number_of(row),
-                row["amount_fen"],
-            ):
-                yield f"{invariants.number_of(row)} is paid, and not at the bank"
-        elif row["state"] == "sent" or (row["state"] == "refused" and row["kind"] != "collect"):
-            yield f"{invariants.number_of(row)} is still {row['state']}"
+            if entry is None or (entry["number"], entry["amount_fen"]) != (number, row["amount_fen"]):
+                yield f"{number} is paid, and not at the bank"
+        elif row["state"] in ("sent", "gathered") or (row["state"] == "refused" and number[0] != "C"):
+            yield f"{number} is still {row['state']}"
     for reference, entry in paid.items():
         if reference not in booked and entry["number"] not in came_back:
             yield f"{entry['number']} was paid, and nobody has booked it"

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from hypothesis import currently_in_test_context, event
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from ops.bank import desk
 from ops.bank.behaviour import Name
@@ -16,7 +16,7 @@ from shared.actors import Actor
 from shared.contracts.bank import InstructionKind
 from shared.contracts.catalog import FreezeInstitution, ThawInstitution
 from shared.contracts.complaints import FileComplaint, FilingState, MoveFiling
-from shared.contracts.envelope import Request
+from shared.contracts.escrow import SettlementMode
 from shared.contracts.orders import (
     AnswerObjection,
     AnswerRefund,
@@ -37,21 +37,19 @@ from shared.contracts.orders import (
 )
 from shared.ids import derived_id
 from shared.settings import PARTICIPANTS
-from tests.simulation.agreement import Agreement
-from tests.simulation.people import AUTHORITY, COURSES, LESSONS, People
-from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS, START, Simulation
+from tests.simulation.history_settlements import SUMS_GO_WRONG, SettlementRules
+from tests.simulation.history_suspense import DECISIONS as ABOUT_SUSPENSE
+from tests.simulation.history_suspense import SuspenseRules
+from tests.simulation.people import AUTHORITY, COURSES, LESSONS
+from tests.simulation.rules import LAST_DAY, MOST_ORDERS, ORDER, WHICH
+from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS
 
-MOST_ORDERS: Final = 4
-LAST_DAY: Final = START + timedelta(days=21)
-"""The model knows no holidays, and what is left to do then takes a week more."""
 UNSIGNED: Final = "f" * 64
 """The SHA-256 of a contract that nobody has drawn."""
 
 WHO: Final = st.sampled_from(PARTICIPANTS)
-WHICH: Final = st.integers(0, 7)
 PICKS: Final = st.lists(WHICH, min_size=1, max_size=8)
 COURSE: Final = st.integers(0, len(COURSES) - 1)
-ORDER: Final = st.integers(0, MOST_ORDERS - 1)
 REFUND_STEPS: Final = ("answer yes", "answer no", "grant", "grant less", "reject", "withdraw", "ask again")
 DECISIONS: Final[dict[str, tuple[Decision, int]]] = {
     "release": ("release", 0),
@@ -63,6 +61,11 @@ REQUESTS: Final = (
     *("show", "sign", "pay", "pay at the counter", "give up", "apply", "confirm", "buy again"),
     *ABOUT_OBJECTIONS,
 )
+TOGETHER: Final = (
+    *("cut-off", "cut-off", "cut-off", "goes on", "goes on", "another goes on", "another goes on", "days pass"),
+    *("freeze", "thaw", "another account", "at_once", "daily", "weekly"),
+)
+"""What may happen while payouts are gathered."""
 MISBEHAVIOUR: Final[dict[InstructionKind, tuple[Name, ...]]] = {
     "collect": ("refuse", "repeat", "slow", "accept_first", "silent", "unknown", "pay_twice"),
     "payout": ("refuse", "repeat", "slow", "accept_first", "silent", "unknown", "return_after"),
@@ -73,36 +76,16 @@ MOMENTS: Final = ("a minute", "a quarter", "an hour", "a day", "due", "almost du
 SECOND: Final = timedelta(seconds=1)
 
 
-class History(RuleBasedStateMachine):
+class History(SuspenseRules, SettlementRules):
     """One history. Its rules are what people, the bank, Kafka, the scheduler and power cuts may do."""
-
-    simulation: ClassVar[Simulation]
-    people: ClassVar[People]
 
     def __init__(self) -> None:
         super().__init__()
-        self.run = self.simulation.run
-        self.run(self.simulation.begin())
-        self.agreement = Agreement(self.simulation, self.people.institution_actor.subject, AUTHORITY.subject)
-        self.simulation.watcher = self.agreement
-        self.order_ids: list[UUID] = []
         self.filing_ids: list[UUID] = []
         self.refunds: list[tuple[UUID, UUID]] = []
         """The order and the id of each."""
-        self.asked: dict[UUID, tuple[Request, Actor]] = {}
-        """Message id → what was asked first under it."""
-
-    @invariant()
-    def tables_and_answers_are_as_the_models_say(self) -> None:
-        """After every rule."""
-        self.run(self.agreement.check())
 
     # --- people ---------------------------------------------------------------------------------------------------
-
-    def ask(self, request: Request, actor: Actor, message_id: UUID | None = None) -> None:
-        """A gateway sends it."""
-        asking = self.simulation.send(request, actor, message_id=message_id)
-        self.asked.setdefault(message_id or asking, (request, actor))
 
     @initialize(guardian=st.integers(0, 1), courses=st.lists(COURSE, min_size=1, max_size=3), steps=st.integers(0, 6))
     def it_begins(self, guardian: int, courses: list[int], steps: int) -> None:
@@ -164,6 +147,34 @@ class History(RuleBasedStateMachine):
         order_id, purchase = paying[order % len(paying)]
         self.works(rounds, PARTICIPANTS)
         self._request("give up", UUID(order_id), 1, Actor(purchase.guardian, "guardian"))
+
+    @precondition(lambda self: bool(self._to_pay()) or len(self.order_ids) < MOST_ORDERS)
+    @rule(
+        order=ORDER,
+        how=st.sampled_from(("refuse", "slow", "slow", "silent")),
+        stray=st.sampled_from(("nobody's", "names an order", "too little", "again")),
+        first=st.sampled_from(("match", "match", "match", "match another", "return")),
+        then=st.lists(st.sampled_from(ABOUT_SUSPENSE), max_size=4),
+        rounds=st.sampled_from((0, 1, 4)),
+    )
+    def pays_in_another_way(self, order: int, how: Name, stray: str, first: str, then: list[str], rounds: int) -> None:
+        """The bank does not collect as it was asked, and the guardian pays as nobody asked."""
+        if not self._to_pay():
+            self.buys(order % 2, 1)
+            self.run(self.simulation.settle())
+        for order_id in self._to_pay()[:1]:
+            self.misbehave(how, "collect", order_id, 2000)
+            for _ in range(2):  # it is signed, and paid
+                self._goes_on(self.order_ids.index(order_id))
+                self.run(self.simulation.settle())
+            self.money_goes_astray(self.order_ids.index(order_id), [stray], [first, *then], rounds)
+
+    def _enrolled(self) -> list[UUID]:
+        return [UUID(id_) for id_, one in self.agreement.orders.purchases.items() if one.state == "enrolled"]
+
+    def _to_pay(self) -> list[UUID]:
+        purchases = self.agreement.orders.purchases.items()
+        return [UUID(order_id) for order_id, one in purchases if one.state in ("to_sign", "to_pay")]
 
     @rule(order=ORDER, what=st.sampled_from(REQUESTS), lesson=st.integers(1, LESSONS + 1), who=st.integers(0, 4))
     def asks(self, order: int, what: str, lesson: int, who: int) -> None:
@@ -307,9 +318,7 @@ class History(RuleBasedStateMachine):
             if what == "works":
                 self.works(3, PARTICIPANTS)
             elif what == "days pass":
-                later = min(self.simulation.now + timedelta(days=7), LAST_DAY)
-                self.run(self.simulation.set_clock(max(self.simulation.now, later)))
-                self.run(self.simulation.fire("orders"))
+                self.later(days=7)
             else:
                 self._request(what, UUID(order_id), lesson, speakers.get(what, AUTHORITY))
             self.works(rounds, PARTICIPANTS)
@@ -351,8 +360,7 @@ class History(RuleBasedStateMachine):
         order_id = UUID(enrolled[order % len(enrolled)])
         purchase = self.agreement.orders.purchases[str(order_id)]
         if refuses:
-            dsn = self.simulation.processes["bank"].settings.database
-            self.run(desk.set_behaviour(dsn, "refuse", kind="payout", order_id=order_id, seconds=600.0))
+            self.misbehave("refuse", "payout", order_id, 10)
         for _ in range(2 * refuses):  # a lesson is filed, and confirmed
             self._goes_on(self.order_ids.index(order_id))
             self.works(4, PARTICIPANTS)
@@ -370,10 +378,51 @@ class History(RuleBasedStateMachine):
             elif what == "buys" and len(self.order_ids) < MOST_ORDERS:
                 self.buys(order % 2, 1)
             elif what == "days pass":
-                later = min(self.simulation.now + timedelta(days=2), LAST_DAY)
-                self.run(self.simulation.set_clock(max(self.simulation.now, later)))
-                for name in ("escrow", "catalog", "orders"):
-                    self.run(self.simulation.fire(name))
+                self.later(days=2)
+            self.works(rounds, PARTICIPANTS)
+
+    @precondition(lambda self: bool(self._enrolled()) or len(self.order_ids) < MOST_ORDERS)
+    @rule(
+        order=ORDER,
+        mode=st.sampled_from(("daily", "daily", "weekly")),
+        how=st.sampled_from(("", *SUMS_GO_WRONG)),
+        minutes=st.sampled_from((1, 20, 2000)),
+        then=st.lists(st.sampled_from(TOGETHER), min_size=1, max_size=7),
+        rounds=st.sampled_from((0, 1, 3)),
+    )
+    def is_paid_together(
+        self, order: int, mode: SettlementMode, how: Name | Literal[""], minutes: int, then: list[str], rounds: int
+    ) -> None:
+        """The institution is paid by the day or by the week while orders of it go on, and the bank may not settle."""
+        if not self._enrolled():
+            self.buys(order % 2, 1)
+            for _ in range(2):  # it is signed, and paid
+                self.run(self.simulation.settle())
+                self._goes_on(len(self.order_ids) - 1)
+            self.run(self.simulation.settle())
+        enrolled = self._enrolled() or self.order_ids
+        self._choose(mode, self.people.institution_actor)
+        self.works(1, PARTICIPANTS)
+        if how:
+            self.misbehave(how, "payout", None, minutes, number_prefix="G")
+        for what in ("goes on", "goes on", *then):
+            match what:
+                case "goes on" | "another goes on":
+                    one = enrolled[(order + (what != "goes on")) % len(enrolled)]
+                    self._goes_on(self.order_ids.index(one))
+                    self.works(3, PARTICIPANTS)
+                case "cut-off":
+                    self.goes_to_cut_off()
+                case "days pass":
+                    self.later(days=2)
+                case "freeze":
+                    self._freeze(self.simulation.now + timedelta(minutes=minutes))
+                case "thaw":
+                    self._thaw()
+                case "another account":
+                    self._change_account(order % 2, self.people.institution_actor)
+                case "at_once" | "daily" | "weekly" as chosen:
+                    self._choose(chosen, AUTHORITY)
             self.works(rounds, PARTICIPANTS)
 
     @precondition(lambda self: bool(self.filing_ids))
@@ -401,9 +450,7 @@ class History(RuleBasedStateMachine):
         account = self.agreement.escrow.accounts.get(str(order_id))
         kind: InstructionKind = "refund" if refunds else "payout" if account else "collect"
         how = MISBEHAVIOUR[kind][name % len(MISBEHAVIOUR[kind])]
-        dsn = self.simulation.processes["bank"].settings.database
-        self.run(desk.set_behaviour(dsn, how, kind=kind, order_id=order_id, seconds=60.0 * minutes))
-        self.simulation.counts[f"misbehaviours set: {kind}"] += 1
+        self.misbehave(how, kind, order_id, minutes)
 
     @precondition(lambda self: self.simulation.now < LAST_DAY)
     @rule(until=st.sampled_from(MOMENTS), quietly=st.booleans())
@@ -476,12 +523,6 @@ class History(RuleBasedStateMachine):
         """A command comes once more under a new id."""
         self.simulation.say_again(which)
 
-    @rule(rounds=st.integers(1, 4), names=st.permutations(PARTICIPANTS))
-    def works(self, rounds: int, names: Sequence[str]) -> None:
-        """Nothing special for a while."""
-        for _ in range(rounds):
-            self.run(self.simulation.round(names))
-
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
@@ -502,11 +543,13 @@ class History(RuleBasedStateMachine):
             await self.simulation.settle()
             self._decides()
             self._decide_what_is_contested()
+            self.return_what_is_open()
             await self.simulation.settle()
             due = await self.simulation.next_due()
-            if not due:
+            if due:
+                await self.simulation.set_clock(due[-1])
+            elif not self.simulation.say_again_what_to_collect():
                 return
-            await self.simulation.set_clock(due[-1])
         raise AssertionError("never at rest: there is always a timer more")
 
     def _decide_what_is_contested(self) -> None:

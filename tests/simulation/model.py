@@ -569,5 +569,9 @@ class Complaints:
 def same(expected: str, envelope: dict[str, Any]) -> bool:
     """Whether an answer says what it must."""
     data = envelope["data"]
-    said = "!" + data["code"] if envelope["type"] == "problem.v1" else str(data["state"])
+    said = (
+        "!" + data["code"]
+        if envelope["type"] == "problem.v1"
+        else str(data["state"] if "state" in data else data["mode"])
+    )
     return said == expected

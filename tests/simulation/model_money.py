@@ -1,103 +1,57 @@
 """The model of escrow: what must become of the money of each order; see `model.py`."""
 
-from collections import Counter
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
-from tests.simulation.model import DAY, HOUR, MINUTE, Said, Timers
+from tests.simulation.model import DAY, MINUTE
+from tests.simulation.model_payments import (
+    INSTRUCT,
+    INSTRUCTION_TIMER,
+    PAYMENT_TIMER,
+    Account,
+    Books,
+    Payment,
+)
+from tests.simulation.model_settlements import Settlements
+from tests.simulation.model_suspense import Suspense, reason_of
 from tests.simulation.simulation import Heard
-
-
-@dataclass
-class Payment:
-    """What a bank was told: `turn` counts what came back, `attempt` what was refused or came back and tried anew."""
-
-    amount: int
-    state: str = "sent"
-    attempt: int = 0
-    turn: int = 0
-    asks: int = 0
-    reference: str = ""
-    returned: set[str] = field(default_factory=set)
-
-    def look_again_in(self) -> timedelta:
-        """When the bank is asked again, or, after a refusal, told anew."""
-        if self.state == "refused":
-            return min(HOUR / 2 * (1 << min(self.attempt, 10)), DAY)
-        return min(5 * MINUTE * (1 << min(self.asks, 10)), 6 * HOUR)
-
-
-@dataclass
-class Account:
-    """The money of one order; payments by (kind, lesson)."""
-
-    price: int
-    lessons: int
-    pay_by: datetime
-    state: str = "collecting"
-    complaints: dict[str, bool] = field(default_factory=dict)
-    """Complaint → still open."""
-    payments: dict[tuple[str, int], Payment] = field(default_factory=dict)
-    given_back: set[int] = field(default_factory=set)
-
-    @property
-    def suspended(self) -> int:
-        """Complaints that hold its releases."""
-        return sum(self.complaints.values())
-
-    def fee(self, number: int) -> int:
-        """The price of a lesson: the last one takes what is left over."""
-        each, rest = divmod(self.price, self.lessons)
-        return each + rest if number == self.lessons else each
-
-    def balances(self) -> tuple[int, ...]:
-        """Paid, held, releasing, released, refunding, refunded: nothing but what its payments say."""
-
-        def total(kind: str, *states: str) -> int:
-            return sum(p.amount for (k, _), p in self.payments.items() if k == kind and p.state in states)
-
-        paid = total("collect", "paid")
-        gone = [total(kind, *states) for kind in ("payout", "refund") for states in (("sent", "refused"), ("paid",))]
-        return paid, paid - sum(gone), *gone
-
 
 PAID: Final = ("held", "refunding", "refunded")
 """States of an account in which a lesson can be released or divided; a refund may have left some lessons out."""
-PAYMENT_TIMER: Final = "escrow.payment.deadline.v1"
-INSTRUCTION_TIMER: Final = "escrow.instruction.deadline.v1"
 SEND_BACK: Final = ("escrow.payment.cancel.v1", "escrow.order.refund.v1")
-INSTRUCT: Final = "bank.instruct.v1"
 FAILED: Final = "escrow.payment_failed.v1"
 REFUNDED: Final = "escrow.refunded.v1"
 DELAYED: Final = "escrow.refund_delayed.v1"
-KINDS: Final = {"C": "collect", "P": "payout", "R": "refund"}
+KINDS: Final = {"C": "collect", "P": "payout", "R": "refund", "S": "return", "G": "gathered"}
 
 
-class Escrow:
+class Escrow(Books):
     """Accounts and what banks were told."""
 
-    def __init__(self) -> None:
-        self.accounts: dict[str, Account] = {}
-        self.freezes: dict[str, tuple[str, int]] = {}
-        """Institution → how catalog told last that it stands, and with which change."""
-        self.counts: Counter[str] = Counter()
-        self.timers: Timers = {}
-        self.said: Said = Counter()
+    def __init__(self, institution: str, authority: str) -> None:
+        super().__init__()
+        self.suspense = Suspense(self)
+        self.settlements = Settlements(self, institution, authority)
 
     def hear(self, m: Heard) -> str:
         """One message."""
         if m.type in ("catalog.institution.frozen.v1", "catalog.institution.thawed.v1", "escrow.payouts.thaw.v1"):
             self._freeze(m, m.data["institution_id"], m.data["change_no"])
             return ""
-        if "order_id" not in m.data:  # a reminder of money in suspense, which is a person's
+        if m.type.startswith("escrow.suspense."):
+            return self.suspense.hear(m)
+        if m.type.startswith(("escrow.settlement.", "escrow.payout_account.")):
+            return self.settlements.hear(m)
+        if m.type == "bank.result.v1":
+            self._told(m)
             return ""
         order = m.data["order_id"]
         account = self.accounts.get(order)
         if m.type == "escrow.payment.collect.v1":
             if account is None:
                 pay_by = datetime.fromisoformat(m.data["pay_by"])
-                self.accounts[order] = account = Account(m.data["amount_fen"], m.data["lessons"], pay_by)
+                place = [m.data["account"][part] for part in ("bank", "supervised_account", "payout_account")]
+                self.accounts[order] = account = Account(m.data["amount_fen"], m.data["lessons"], pay_by, *place)
                 account.payments["collect", 0] = payment = Payment(account.price)
                 self.timers[PAYMENT_TIMER, order] = pay_by
                 self._tell(m, order, "collect", 0, payment)
@@ -107,11 +61,6 @@ class Escrow:
             self.said[FAILED, order] += 1
         return ""
 
-    @property
-    def frozen(self) -> bool:
-        """No payout begins. There is one institution here."""
-        return any(state == "frozen" for state, _ in self.freezes.values())
-
     def _freeze(self, m: Heard, institution: str, change: int) -> None:
         state, known = self.freezes.get(institution, ("", 0))
         if m.type == "escrow.payouts.thaw.v1":
@@ -119,6 +68,7 @@ class Escrow:
                 self.freezes[institution] = "thawed", change
                 for order, account in self.accounts.items():
                     self._let_go(m, order, account)
+                self.settlements.close_what_is_open(m)
         elif known < change:
             thaws = m.type == "catalog.institution.thawed.v1"
             self.freezes[institution] = "thawing" if thaws else "frozen", change
@@ -128,9 +78,19 @@ class Escrow:
         """What waited goes out, if nothing else holds it."""
         for (kind, number), payment in account.payments.items():
             if payment.state == "waiting" and not account.suspended and not self.frozen:
-                self.said["escrow.released.v1", order] += 1
                 self.counts["payouts that waited for a thaw"] += m.type == "escrow.payouts.thaw.v1"
-                self._tell(m, order, kind, number, payment)
+                self._begin(m, order, account, kind, number)
+
+    def _begin(self, m: Heard, order: str, account: Account, kind: str, number: int) -> None:
+        """A payout goes out, or is gathered with others; a refund always goes out."""
+        payment = account.payments[kind, number]
+        if kind == "payout":
+            self.said["escrow.released.v1", order] += 1
+            if self.settlements.mode != "at_once":
+                self.settlements.gather(m, order, number, account, payment)
+                return
+            payment.to = self.settlements.redirected(account)
+        self._tell(m, order, kind, number, payment)
 
     def _about(self, m: Heard, order: str, account: Account) -> None:
         match m.type:
@@ -146,10 +106,8 @@ class Escrow:
             case type_ if type_ in SEND_BACK:
                 self._send_back(m, order, account)
             case "escrow.payment.deadline.v1" if account.state == "collecting":
-                account.state = "failed"
+                account.state, account.reason = "failed", "expired"
                 self.said[FAILED, order] += 1
-            case "bank.result.v1":
-                self._result(m, order, account)
             case "escrow.instruction.deadline.v1":
                 kind, number, _ = purpose_of(m.data["number"])
                 payment = account.payments[kind, number]
@@ -162,6 +120,7 @@ class Escrow:
                     self.timers[INSTRUCTION_TIMER, f"{order}:payout:{number}"] = m.now + DAY
                     self.counts["payouts not tried anew while frozen"] += 1
                 elif payment.state == "refused" and kind != "collect":
+                    payment.to = self.settlements.redirected(account) if kind == "payout" else None
                     payment.attempt, payment.asks = payment.attempt + 1, 0
                     self._tell(m, order, kind, number, payment)
 
@@ -175,8 +134,7 @@ class Escrow:
         payment = Payment(amount, "waiting")
         account.payments["payout", number] = payment
         if not account.suspended and not self.frozen:
-            self.said["escrow.released.v1", order] += 1
-            self._tell(m, order, "payout", number, payment)
+            self._begin(m, order, account, "payout", number)
 
     def _divide(self, m: Heard, order: str, account: Account) -> None:
         number, part = m.data["lesson_no"], m.data["release_fen"]
@@ -190,8 +148,7 @@ class Escrow:
             if payment.amount:
                 account.payments[kind, number] = payment
                 if kind == "refund" or not (account.suspended or self.frozen):
-                    self.said["escrow.released.v1", order] += kind == "payout"
-                    self._tell(m, order, kind, number, payment)
+                    self._begin(m, order, account, kind, number)
 
     def _send_back(self, m: Heard, order: str, account: Account) -> None:
         refund = account.payments.get(("refund", 0))
@@ -205,7 +162,7 @@ class Escrow:
                 return
             left = sorted(asked)
         if account.state == "collecting":
-            account.state = "failed"
+            account.state, account.reason = "failed", m.data["reason"]
             self.timers.pop((PAYMENT_TIMER, order), None)
             self.said[FAILED, order] += 1
         elif account.state == "failed":  # its end is told once more
@@ -228,21 +185,53 @@ class Escrow:
     def _look_again(self, m: Heard, order: str, kind: str, number: int, payment: Payment) -> None:
         self.timers[INSTRUCTION_TIMER, f"{order}:{kind}:{number}"] = m.now + payment.look_again_in()
 
-    def _result(self, m: Heard, order: str, account: Account) -> None:
-        kind, number, attempt = purpose_of(m.data["number"])
-        payment, outcome, reference = account.payments[kind, number], m.data["outcome"], m.data["reference"]
+    def _told(self, m: Heard) -> None:
+        """What a bank says of a number."""
+        number = m.data["number"]
+        if number[0] not in KINDS:
+            self.suspense.book(m, "unknown_number", m.data["order_id"])
+            return
+        kind, lesson, attempt = purpose_of(number)
+        if kind == "return":
+            self.suspense.told(m, m.data["order_id"], attempt)
+        elif kind == "gathered":
+            self.settlements.told(m, m.data["order_id"], attempt)
+        elif kind == "collect":
+            self._came(m, m.data["order_id"], attempt)
+        else:
+            self._went(m, m.data["order_id"], (kind, lesson), attempt)
+
+    def _came(self, m: Heard, order: str, attempt: int) -> None:
+        """The fee has come, will not come, or something else has come in its place."""
+        account, outcome = self.accounts.get(order), m.data["outcome"]
+        if outcome not in ("paid", "refused"):
+            return
+        reason = reason_of(account, m) if outcome == "paid" else ""
+        if reason:
+            self.suspense.book(m, reason, order)
+        if account is None or reason == "foreign":
+            return
+        collect = account.payments["collect", 0]
+        if collect.state == "sent" and attempt == collect.attempt:
+            self.timers.pop((INSTRUCTION_TIMER, f"{order}:collect:0"), None)
+            collect.state = "dropped"  # unless it is what was waited for
+        if account.state == "collecting" and not reason:
+            self.timers.pop((PAYMENT_TIMER, order), None)
+            collect.state = outcome
+            if outcome == "paid":
+                account.state = "held"
+                account.reference = collect.reference = m.data["reference"]
+            else:
+                account.state, account.reason = "failed", "refused"
+            self.said["escrow.held.v1" if outcome == "paid" else FAILED, order] += 1
+
+    def _went(self, m: Heard, order: str, key: tuple[str, int], attempt: int) -> None:
+        """A payout or a refund was made, will not be made, or came back."""
+        account, (kind, number) = self.accounts[order], key
+        payment, outcome, reference = account.payments[key], m.data["outcome"], m.data["reference"]
         if attempt != payment.attempt or reference in payment.returned:
             return
-        if kind == "collect":
-            if outcome in ("paid", "refused") and payment.state == "sent":
-                self.timers.pop((INSTRUCTION_TIMER, f"{order}:collect:0"), None)
-                payment.state = "dropped"  # unless it comes in time
-            if account.state == "collecting" and outcome in ("paid", "refused"):
-                self.timers.pop((PAYMENT_TIMER, order), None)
-                payment.state, payment.reference = outcome, reference if outcome == "paid" else ""
-                account.state = "held" if outcome == "paid" else "failed"
-                self.said["escrow.held.v1" if outcome == "paid" else FAILED, order] += 1
-        elif outcome == "paid" and payment.state == "sent":
+        if outcome == "paid" and payment.state == "sent":
             payment.state, payment.reference = "paid", reference
             self.counts["refunds paid while frozen"] += kind == "refund" and self.frozen
             self.timers.pop((INSTRUCTION_TIMER, f"{order}:{kind}:{number}"), None)
@@ -255,7 +244,7 @@ class Escrow:
             if kind == "refund":
                 self.said[DELAYED, order] += 1
         elif outcome == "returned" and payment.state == "paid":
-            payment.returned.add(payment.reference)
+            payment.returned.append(payment.reference)
             payment.state, payment.reference, payment.turn = "refused", "", payment.turn + 1
             self._look_again(m, order, kind, number, payment)
             if kind == "refund":

@@ -67,7 +67,11 @@ _HISTORY: Final = {
         *("invoice_lessons", "invoice_numbers", "invoices", "refunds", "objections", "lessons", "contracts"),
         *("purchases", "limit_locks"),
     ),
-    "escrow": ("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions", "freezes"),
+    "escrow": (
+        *("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions", "freezes"),
+        *("gathered", "settlements", "settlement_modes", "payout_accounts"),
+        *("statement_lines", "statements", "breaks"),
+    ),
     "complaints": ("steps", "filings", "orders"),
     "notify": ("sms",),
     "bank": ("entries", "accounts", "behaviours"),
@@ -111,7 +115,7 @@ class Ids:
 class Watcher(Protocol):
     """Who wants to know what was committed."""
 
-    def handled(self, service: str, batch: Sequence[Heard]) -> None:
+    async def handled(self, service: str, batch: Sequence[Heard]) -> None:
         """One transaction of a consumer."""
 
     def fired(self, service: str, now: datetime) -> None:
@@ -139,6 +143,7 @@ class Simulation:
         self._ids = Ids()
         self._runner: asyncio.Runner
         self._seen = 0
+        self._has_asked = False
 
     @classmethod
     @contextmanager
@@ -183,7 +188,7 @@ class Simulation:
             tables = (*_ROAD, *_HISTORY[name])
             await connection.execute("; ".join(f"DELETE FROM {table}" for table in tables))
         await self.connections["catalog"].execute(_AS_IT_WAS)
-        self.topics, self._seen = Topics(), 0
+        self.topics, self._seen, self._has_asked = Topics(), 0, False
         self.askings, self.answers, self.contracts, self.strange = {}, {}, {}, set()
         self._ids.made = IDS_OF_PEOPLE
         await self.set_clock(START)
@@ -224,7 +229,7 @@ class Simulation:
                 self.topics.committed[name, place] += 1
         if self.watcher is not None and (not died or die_at == "commit"):
             heard = [self._heard(record) for _, record in taken]
-            self.watcher.handled(name, [one for one in heard if one.type in process.handlers.entries])
+            await self.watcher.handled(name, [one for one in heard if one.type in process.handlers.entries])
         return True
 
     def _heard(self, record: "ConsumerRecord[bytes, bytes]") -> Heard:
@@ -303,21 +308,30 @@ class Simulation:
         kinds = ("commands", "instructions")
         commands = [r for r in self.topics.records if TOPICS_BY_NAME[r.topic].kind in kinds]
         if commands:
-            record = commands[-1 - pick % len(commands)]
-            id_ = derived_id("said again", len(self.topics.records))
-            self.strange.add(id_)
-            body = json.dumps(json.loads(record.value) | {"id": str(id_)}).encode()
-            self.topics.put(record.topic, record.key, body)
+            self._say_again(commands[-1 - pick % len(commands)])
             self.counts["commands given once more"] += 1
 
+    def say_again_what_to_collect(self) -> bool:
+        """Asks the bank, once a history, of everything that it was to collect. It may have been silent of what it has
+        done, and is not asked any more when the order was paid in another way; else only a statement would show it."""
+        collections = [r for r in self.topics.records if r.topic == topics.BANK_INSTRUCTIONS and _collects(r)]
+        first, self._has_asked = not self._has_asked, True
+        for record in collections if first else ():
+            self._say_again(record)
+        return first
+
+    def _say_again(self, record: "ConsumerRecord[bytes, bytes]") -> None:
+        id_ = derived_id("said again", len(self.topics.records))
+        self.strange.add(id_)
+        body = json.dumps(json.loads(record.value) | {"id": str(id_)}).encode()
+        self.topics.put(record.topic, record.key, body)
+
     async def next_due(self) -> list[datetime]:
-        """When timers are due, earliest first. Those of complaints and of suspense only remind somebody, again and
-        again."""
+        """When timers are due, earliest first. Those of complaints only remind somebody, again and again."""
         found: list[datetime] = []
         for name, connection in self.connections.items():
             if name != "complaints":
-                sql = "SELECT due_at FROM timers WHERE type <> 'escrow.suspense.deadline.v1'"
-                found += [row["due_at"] for row in await connection.fetch(sql)]
+                found += [row["due_at"] for row in await connection.fetch("SELECT due_at FROM timers")]
         return sorted(found)
 
     # --- the gateway ----------------------------------------------------------------------------------------------
@@ -408,3 +422,7 @@ class Simulation:
 
     def _waiting(self, name: str) -> list[Place]:
         return self.topics.waiting(name, self.processes[name].topics)
+
+
+def _collects(record: "ConsumerRecord[bytes, bytes]") -> bool:
+    return bool(json.loads(record.value)["data"].get("kind") == "collect")
