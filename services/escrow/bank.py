@@ -237,12 +237,13 @@ class _Booking:
         verdict: Verdict
         if account is None or instruction is None:
             verdict = judge_unknown(purpose.kind if purpose else result.kind, answer)
-        elif account.bank != result.bank or (  # another bank was never told
-            instruction.kind == "collect" and result.account not in ("", account.supervised_account)
-        ):
+        elif account.bank != result.bank:  # another bank was never told
             verdict = judge_unknown(instruction.kind, answer, elsewhere=True)
         elif instruction.kind == "collect":
-            verdict = judge_collect(account, instruction, answer)
+            if result.account in ("", account.supervised_account):
+                verdict = judge_collect(account, instruction, answer)
+            else:
+                verdict = judge_unknown("collect", answer, elsewhere=True)
             if verdict == "applied":
                 self._collected(message, account, instruction)
             elif conclude(instruction, answer, self.work.now):

@@ -77,8 +77,17 @@ class Payees:
 
 def set_closing(work: UnitOfWork, institution_id: UUID, bank: str, due_at: datetime, cause: Message[Any]) -> None:
     """Each cut-off has a timer of its own, so that a later lesson never moves an earlier one's."""
-    subject = f"{institution_id}:{bank}:{due_at.isoformat()}"
-    work.set_timer(CloseSettlement(institution_id=institution_id, bank=bank), due_at, cause, subject=subject)
+    data, subject = CloseSettlement(institution_id=institution_id, bank=bank), _cut_off(institution_id, bank, due_at)
+    work.set_timer(data, due_at, cause, subject=subject)
+
+
+def unset_closing(work: UnitOfWork, institution_id: UUID, bank: str, due_at: datetime) -> None:
+    """What is gathered does not go out at this cut-off."""
+    work.cancel_timer(CloseSettlement, _cut_off(institution_id, bank, due_at))
+
+
+def _cut_off(institution_id: UUID, bank: str, due_at: datetime) -> str:
+    return f"{institution_id}:{bank}:{due_at.isoformat()}"
 
 
 async def payees_of(work: UnitOfWork, institution_ids: Iterable[UUID]) -> Payees:

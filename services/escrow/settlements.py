@@ -26,7 +26,7 @@ from services.escrow.domain import (
     gathered_number,
     next_ask,
 )
-from services.escrow.payees import payees_of, set_closing
+from services.escrow.payees import payees_of, set_closing, unset_closing
 from services.escrow.tables import GatheredRow, InstructionRow, PayoutAccountRow, SettlementModeRow, SettlementRow
 from shared.banks import check_account, next_cut_off
 from shared.contracts.bank import MOST_GATHERED, GatheredLesson, Instruct
@@ -42,6 +42,7 @@ from shared.contracts.escrow import (
     SettlementClosed,
     SettlementDeadline,
     SettlementDelayed,
+    SettlementMode,
     SettlementPaid,
     SettlementView,
 )
@@ -76,7 +77,7 @@ class Mode:
     """How an institution is paid; who chose."""
 
     institution_id: UUID
-    mode: str
+    mode: SettlementMode
     changed_by: str
     changed_at: datetime
 
@@ -105,6 +106,9 @@ async def choose(work: UnitOfWork, message: Message[ChooseSettlement]) -> None:
         work.insert(SettlementModeRow, [chosen])
     elif known.mode != ask.mode:
         work.update(SettlementModeRow, [chosen], "mode", "changed_by", "changed_at")
+        if known.mode != "at_once":
+            for bank in await _open_banks(work, ask.institution_id):
+                unset_closing(work, ask.institution_id, bank, next_cut_off(bank, known.mode, work.now))
     await close_what_is_open(work, ask.institution_id, message)
     await _show(work, message, ask.institution_id)
 
@@ -134,12 +138,16 @@ async def _show(work: UnitOfWork, message: Message[Any], institution_id: UUID) -
 async def close_what_is_open(work: UnitOfWork, institution_id: UUID, cause: Message[Any]) -> None:
     """What is gathered goes out: at the cut-offs of the institution's mode (timers), or now if it is paid at once."""
     mode = (await payees_of(work, [institution_id])).modes.get(institution_id)
-    parameters = {"institution": institution_id}
-    for bank in (await (await work.connection()).execute(_BANKS, parameters)).scalars().all():
+    for bank in await _open_banks(work, institution_id):
         if mode:
             set_closing(work, institution_id, bank, next_cut_off(bank, mode, work.now), cause)
         else:  # no timer, which would wait as long as a clock that was fast is put back
             work.send(CloseSettlement(institution_id=institution_id, bank=bank), cause)
+
+
+async def _open_banks(work: UnitOfWork, institution_id: UUID) -> Sequence[str]:
+    """Where something is gathered that has not gone out."""
+    return (await (await work.connection()).execute(_BANKS, {"institution": institution_id})).scalars().all()
 
 
 # --- what was gathered goes out ---------------------------------------------------------------------------------------

@@ -151,6 +151,16 @@ async def test_what_is_gathered_goes_out_when_the_institution_is_paid_at_once_ag
     assert [type(one) for one in await daily.release(ask, 2)] == [Instruct, Released]
 
 
+async def test_what_is_gathered_goes_out_as_the_new_mode_says_and_not_at_the_cut_off_of_the_old_one(
+    daily: Gatherer, harness: Harness
+) -> None:
+    await daily.release(await daily.held(), 1)
+    for mode in ("weekly", "daily", "weekly"):
+        await daily.choose(mode)
+        timers = await harness.rows("escrow", "SELECT due_at FROM timers WHERE key = $1", str(daily.institution_id))
+        assert [row["due_at"] for row in timers] == [next_cut_off("icbc", mode, harness.now())]
+
+
 async def test_releases_that_race_the_choice_are_never_left_until_a_cut_off(daily: Gatherer) -> None:
     asks = [await daily.held() for _ in range(4)]
     releases = [ReleaseLesson(order_id=ask.order_id, lesson_no=1) for ask in asks]

@@ -225,6 +225,14 @@ async def test_money_that_belongs_nowhere_is_booked_at_once_with_its_reason_and_
     assert await escrow.at_once(came) == []
 
 
+async def test_a_bank_that_has_collected_into_another_account_is_not_asked_again(escrow: Escrow) -> None:
+    ask, came = await another_institutions_account(escrow)
+    assert ask is not None
+    await escrow.at_once(came)
+    assert await escrow.instructions(ask) == {("collect", 0): "dropped"}
+    assert await escrow.timers(ask) == {PaymentDeadline.TYPE: ask.pay_by}
+
+
 async def test_money_in_the_right_account_is_the_payment(escrow: Escrow) -> None:
     _, collect = await asked(escrow)
     assert only(Held, await escrow.at_once(result(collect, account="S-1"))).order_id == collect.order_id

@@ -42,8 +42,6 @@ class SuspenseRules(Rules):
         known = self.agreement.escrow.accounts.get(str(order_id))
         if of_order and known is None:
             return  # no bank knows the number of a collection that it was not told of
-        if what == "elsewhere" and known is not None and known.payments["collect", 0].state == "sent":
-            return  # told only of money in an account not its own, escrow asks for ever what became of its collection
         coming = desk.unsolicited(
             self.simulation.processes["bank"].settings.database,
             bank=NOT_ITS_BANK if what == "at another bank" else account.bank,

@@ -209,7 +209,7 @@ class Escrow(Books):
         reason = reason_of(account, m) if outcome == "paid" else ""
         if reason:
             self.suspense.book(m, reason, order)
-        if account is None or reason == "foreign":
+        if account is None or m.data["bank"] != account.bank:
             return
         collect = account.payments["collect", 0]
         if collect.state == "sent" and attempt == collect.attempt:

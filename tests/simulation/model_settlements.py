@@ -95,6 +95,9 @@ class Settlements:
     def _choose(self, m: Heard) -> str:
         if m.actor not in (self.institution, self.authority):
             return "!actor_forbidden"
+        if self.mode in ("daily", "weekly") and self.mode != m.data["mode"]:
+            for bank in self._open_banks():
+                self.books.timers.pop((CLOSE, self._cut_off(m, bank)[0]), None)
         if self.chosen is None or self.chosen[0] != m.data["mode"]:
             self.chosen = m.data["mode"], m.actor
         self.close_what_is_open(m)
@@ -112,18 +115,24 @@ class Settlements:
         return self.mode
 
     def close_what_is_open(self, m: Heard) -> None:
-        """After a choice, and after a thaw. What is gathered goes out as the mode says now; a cut-off that was set
-        before still comes."""
-        for bank in {one.bank for one in self.gathered.values() if one.settlement is None}:
+        """After a choice, and after a thaw. What is gathered goes out as the mode says now."""
+        for bank in self._open_banks():
             if self.mode == "at_once":
                 self.books.said[CLOSE, self.institution] += 1
                 self.books.counts["gathered, and then at once"] += 1
             else:
                 self._set_cut_off(m, bank)
 
+    def _open_banks(self) -> set[str]:
+        return {one.bank for one in self.gathered.values() if one.settlement is None}
+
     def _set_cut_off(self, m: Heard, bank: str) -> None:
+        subject, due = self._cut_off(m, bank)
+        self.books.timers[CLOSE, subject] = due
+
+    def _cut_off(self, m: Heard, bank: str) -> tuple[str, datetime]:
         due = cut_off(m.now, self.mode)
-        self.books.timers[CLOSE, f"{self.institution}:{bank}:{due.isoformat()}"] = due
+        return f"{self.institution}:{bank}:{due.isoformat()}", due
 
     # --- what goes out together -----------------------------------------------------------------------------------
 
