@@ -170,6 +170,8 @@ class Load:
     operator: str
     bank: str
     lenient: bool = False
+    rest_s: float = 0.0
+    """How long each worker rests after each flow."""
     lessons: Iterator[tuple[Order, int]] = field(init=False)
     running: int = field(init=False, default=0)
     """How many of its workers have not ended."""
@@ -237,7 +239,7 @@ class Load:
         self.running += 1
         try:
             while not self._ended and await flow():
-                pass
+                await asyncio.sleep(self.rest_s)
         finally:
             self.running -= 1
 

@@ -25,6 +25,9 @@ JUMP_LASTS_S: Final = 2.0
 MUTE_S: Final = 10.0
 SOAK: Final = os.environ.get("SOAK") or "10m"
 SLICE_S: Final = 30.0
+REST_S: Final = 2.0
+"""Of each worker of the mixed load after each flow: without it they take whatever cores the soak leaves, and what is
+measured is how long the queue of a full machine has become."""
 PROBE: Final = 3000
 PROBE_WINDOW: Final = 400
 PURCHASES_AT_ONCE: Final = 200
@@ -101,6 +104,7 @@ async def soak(drill: Drill) -> None:
         slices = max(3, round(_seconds(SOAK) / SLICE_S))
         of_slice = int(per_s * SLICE_S)
         planned = _plan(await _buy(drill, gateway, slices * of_slice // LESSONS + 1))
+        drill.load.rest_s = REST_S
         loading = asyncio.create_task(drill.load.run())
         seen: list[dict[str, float]] = []
         for number in range(slices):
