@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -44,6 +45,7 @@ HALF_SECONDS: Final = 15
 IDLE_PER_S: Final = 8.0
 COLD_ORDERS: Final = 10_000
 NOT_MEASURED: Final = "-"
+PARTS: Final = ("lessons", "ledger", "midnight")
 
 QUICK: Final = Sizes(
     guardians=20,
@@ -114,25 +116,28 @@ WHAT: Final = {
 
 
 def _in_short(name: str, value: float | None) -> str:
-    if value is None:
+    if not value:
         return NOT_MEASURED
     return f"{value:.2f}" if name.endswith(("_gain", "_ratio", "pgbench")) else f"{value:.0f}"
 
 
-async def run(console: Console, sizes: Sizes, *, long: bool) -> Figures:
-    """Brings a fresh stack up, loads it, measures, proves the books; with `long`, a second one for the midnight."""
+async def run(console: Console, sizes: Sizes, parts: Collection[str], *, long: bool) -> Figures:
+    """Brings a fresh stack up, loads it, measures `parts`, proves the books; with `long`, full tables too, and a second
+    stack for the midnight."""
     folder = stack_folder() / "bench"
     figures = Figures()
     async with await _fresh_stack(console, folder) as stack:
-        await _over_kafka(console, stack, sizes, figures)
-        figures.rss_by_process_mib = _memory(stack)
-        figures.rss_mib = max(figures.rss_by_process_mib.values())
-        await _prove(console, stack)
-        figures.relay_per_s = await _timed(console, "the relay alone", relay_rate(stack, sizes.relay_rows))
-        async with ledger_alone(stack) as ledger:
-            await _ledger(console, ledger, sizes, figures, long=long)
-        figures.ledger_check_s = await _prove(console, stack)
-    if long:
+        if "lessons" in parts:
+            await _over_kafka(console, stack, sizes, figures)
+            figures.rss_by_process_mib = _memory(stack)
+            figures.rss_mib = max(figures.rss_by_process_mib.values())
+            await _prove(console, stack)
+            figures.relay_per_s = await _timed(console, "the relay alone", relay_rate(stack, sizes.relay_rows))
+        if "ledger" in parts:
+            async with ledger_alone(stack) as ledger:
+                await _ledger(console, ledger, sizes, figures, long=long)
+            figures.ledger_check_s = await _prove(console, stack)
+    if long and "midnight" in parts:
         async with await _fresh_stack(console, folder) as stack:
             figures.midnight = await midnight(console, stack, sizes.silent)
             figures.midnight_s_per_500k = figures.midnight.instructed_s * 500_000 / sizes.silent
@@ -275,12 +280,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small load, to try the bench itself")
     parser.add_argument("--long", action="store_true", help="ten million rows and a midnight too: half an hour")
+    parser.add_argument(
+        "--part", action="append", choices=PARTS, help="only this part, or these; midnight is one of the long ones"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON only")
     arguments = parser.parse_args()
     console = Console(stderr=arguments.json, highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
     finish_batches()
     gc.disable()  # a load that pauses to collect garbage measures itself
-    figures = uvloop.run(run(console, QUICK if arguments.quick else Sizes(), long=arguments.long))
+    sizes, parts = QUICK if arguments.quick else Sizes(), arguments.part or PARTS
+    figures = uvloop.run(run(console, sizes, parts, long=arguments.long))
     if arguments.json:
         print(json.dumps(asdict(figures), indent=2))
     else:
