@@ -44,8 +44,8 @@ MOST_RSS_GROWTH: Final = 1.10
 MOST_DRIFT: Final = 2.0
 MOST_DEAD_PER_LESSON: Final = 10
 MOST_DEAD_S: Final = 120.0
-"""The queues live of rows that die, of each at most so many a lesson; a vacuum comes once a minute, and finds what a
-minute has left."""
+"""Of one table: the queues live of rows that die, at most so many a lesson; a vacuum comes once a minute, and finds
+what a minute has left."""
 MOST_UNSENT: Final = 20_000
 
 _SIZES: Final = """
@@ -171,19 +171,13 @@ def _must_not_grow(seen: Sequence[dict[str, float]], per_s: float) -> None:
     """The last third against the one before it. Raises LoadError."""
     third = len(seen) // 3
     middle, last = seen[third : 2 * third], seen[-third:]
-
-    def most_of(name: str, part: Sequence[dict[str, float]]) -> float:
-        return max(one[name] for one in part)
-
     wrong = []
     for name, most in (("rss_mib", MOST_RSS_GROWTH), ("p99_ms", MOST_DRIFT)):
         before, after = (sorted(one[name] for one in part)[len(part) // 2] for part in (middle, last))
         wrong += [name] if after > before * most else []
-    dead = per_s * MOST_DEAD_PER_LESSON * MOST_DEAD_S
-    for part in PART_NAMES:
-        wrong += [f"{part}_unsent"] if most_of(f"{part}_unsent", last) > MOST_UNSENT else []
-        name = f"{part}_dead"
-        wrong += [name] if most_of(name, last) > min(dead, MOST_DRIFT * most_of(name, middle) + MOST_UNSENT) else []
+    for what, bound in (("unsent", MOST_UNSENT), ("dead", per_s * MOST_DEAD_PER_LESSON * MOST_DEAD_S)):
+        names = [f"{part}_{what}" for part in PART_NAMES]
+        wrong += [name for name in names if max(one[name] for one in last) > bound]
     if wrong:
         wrong = [f"{name}: {', '.join(f'{one[name]:.0f}' for one in seen)}" for name in wrong]
         raise LoadError("; ".join(wrong))
