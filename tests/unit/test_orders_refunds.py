@@ -1,5 +1,6 @@
 """The rules of refunds: what goes back, who has a say, and what silence means."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -238,3 +239,70 @@ def test_a_refund_that_escrow_does_not_take_is_for_a_person_while_it_is_to_be_pa
     domain.approve(one, POLICY, NOW)
     assert domain.not_taken(one, "lesson_settled")
     assert (one.state, one.trouble) == ("paying", "refused: lesson_settled")
+
+
+# --- which one counts, and what is moved ------------------------------------------------------------------------------
+
+
+def test_a_new_refund_has_been_answered_decided_and_closed_by_nobody() -> None:
+    new = refund()
+    assert (new.answer, new.decision, new.decided_by, new.trouble) == ("", "", "", "")
+    assert (new.overdue, new.materials_fen, new.closed_at) == (False, 0, None)
+
+
+def test_the_refund_that_counts_is_the_one_that_did_not_come_to_nothing_and_else_the_last() -> None:
+    first, second, paid = refund(), refund(), refund()
+    first.state = second.state = "withdrawn"
+    first.asked_at, second.asked_at, paid.asked_at = NOW - DAY, NOW, NOW - 2 * DAY
+    paid.state = "paid"
+    assert domain.latest([first, second]) is second
+    assert domain.latest([first, paid, second]) is paid
+    assert domain.latest([]) is None
+
+
+def test_only_lessons_of_the_refund_are_moved_and_only_those_that_stand_elsewhere() -> None:
+    some = lessons("planned", "refunding", "planned")
+    assert domain.mark(some, [1, 2], "refunding") == [some[0]]
+    assert [one.state for one in some] == ["refunding", "refunding", "planned"]
+
+
+def test_of_an_order_that_is_not_enrolled_nothing_is_asked_back() -> None:
+    offered = quote(order(30), "planned", "planned")
+    one = replace(order(30), state="ended")
+    assert refused("order_state", domain.require_refundable, one, None, offered).figures == {"state": "ended"}
+
+
+def test_one_lesson_that_has_begun_is_enough_for_the_contract_to_count() -> None:
+    some = lessons("planned", "planned")
+    some[0].starts_at = NOW - DAY
+    assert domain.quote(order(1, points=1_000), some, POLICY, False, NOW).ground == "untaught"
+
+
+def test_what_an_institution_says_is_kept_in_its_words() -> None:
+    agreed, objected = refund(), refund()
+    domain.answer(agreed, True, 0, "好", POLICY, NOW)
+    domain.answer(objected, False, 0, "不", POLICY, NOW)
+    assert (agreed.answer, objected.answer) == ("同意：好", "不同意：不")
+    assert (objected.state, objected.overdue) == ("contested", False)
+
+
+def test_used_materials_never_take_all_that_is_left() -> None:
+    one = refund(materials_fen=10_000)
+    refused("amount_invalid", domain.answer, one, True, one.refund_fen, "材料已用", POLICY, NOW)
+
+
+def test_what_silence_and_a_winding_up_decide() -> None:
+    silent, contested = refund(), refund()
+    assert silent.act_by is not None
+    assert domain.late(silent, POLICY, silent.act_by)
+    assert silent.answer == "逾期未答复，视为同意"
+    domain.answer(contested, False, 0, "不", POLICY, NOW)
+    assert domain.wind_up(contested, [2, 3], 6_667, POLICY, NOW)
+    assert (contested.state, contested.ground) == ("paying", "institution_gone")
+
+
+def test_a_refund_that_is_over_is_late_no_more() -> None:
+    one = refund()
+    one.overdue = True
+    domain.withdraw(one, NOW)
+    assert (one.state, one.act_by, one.overdue, one.closed_at) == ("withdrawn", None, False, NOW)
