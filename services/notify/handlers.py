@@ -68,8 +68,7 @@ async def on_lesson_waiting(work: UnitOfWork, messages: Sequence[Message[LessonW
 async def on_lesson_confirmed(work: UnitOfWork, messages: Sequence[Message[LessonConfirmed]]) -> None:
     """A lesson waits no more. A guardian who was silent is told what that means."""
     await use_cases.drop_answered(work, messages, use_cases.EVERY_REMINDER)
-    found = [reminders.lesson_auto_confirmed(message, work.now) for message in messages]
-    await use_cases.remind(work, [notice for notice in found if notice is not None])
+    await use_cases.remind(work, [reminders.lesson_auto_confirmed(message, work.now) for message in messages])
 
 
 @handlers.on(LessonObjected)
@@ -83,40 +82,34 @@ async def on_settled(work: UnitOfWork, messages: Sequence[Message[Settled]]) -> 
     """A lesson's fee was paid out; the lesson waits for nobody any more. Its later reminders, if there were any, were
     dropped when it was confirmed: here, where every lesson comes by, one look has to do."""
     await use_cases.drop_answered(work, messages)
-    found = [reminders.lesson_settled(message, work.now) for message in messages]
-    await use_cases.remind(work, [notice for notice in found if notice is not None])
+    await use_cases.remind(work, [reminders.lesson_settled(message, work.now) for message in messages])
 
 
 @handlers.on(Refunded)
 async def on_refunded(work: UnitOfWork, messages: Sequence[Message[Refunded]]) -> None:
     """The rest of an order went back to the guardian."""
-    found = [reminders.order_refunded(message, work.now) for message in messages]
-    await use_cases.remind(work, [notice for notice in found if notice is not None])
+    await use_cases.remind(work, [reminders.order_refunded(message, work.now) for message in messages])
 
 
 @handlers.on(PayoutReturned)
 async def on_payout_returned(work: UnitOfWork, messages: Sequence[Message[PayoutReturned]]) -> None:
     """A payout came back to escrow: its institution is told."""
-    found = [reminders.payout_returned(message, work.now) for message in messages]
-    await use_cases.remind(work, [notice for notice in found if notice is not None])
+    await use_cases.remind(work, [reminders.payout_returned(message, work.now) for message in messages])
 
 
 @handlers.on(SettlementDelayed)
 async def on_settlement_delayed(work: UnitOfWork, messages: Sequence[Message[SettlementDelayed]]) -> None:
     """A gathered payout came back to escrow, or was refused."""
-    found = [reminders.settlement_returned(message, work.now) for message in messages]
-    await use_cases.remind(work, [notice for notice in found if notice is not None])
+    await use_cases.remind(work, [reminders.settlement_returned(message, work.now) for message in messages])
 
 
 @handlers.on(RefundMoved)
 async def on_refund_moved(work: UnitOfWork, messages: Sequence[Message[RefundMoved]]) -> None:
     """A refund moved on."""
-    found = [reminders.refund_moved(message, work.now) for message in messages]
-    await use_cases.remind(work, [notice for notice in found if notice is not None])
+    await use_cases.remind(work, [reminders.refund_moved(message, work.now) for message in messages])
 
 
 @handlers.on(FilingMoved)
 async def on_filing_moved(work: UnitOfWork, messages: Sequence[Message[FilingMoved]]) -> None:
     """A complaint moved on; an anonymous one has nobody to be told."""
-    found = [reminders.complaint_moved(message, work.now) for message in messages]
-    await use_cases.remind(work, [notice for notice in found if notice is not None])
+    await use_cases.remind(work, [reminders.complaint_moved(message, work.now) for message in messages])

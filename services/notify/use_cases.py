@@ -119,8 +119,9 @@ async def _keep(work: UnitOfWork, told: Mapping[UUID, str]) -> None:
         await connection.execute(_RELEASE, released)
 
 
-async def remind(work: UnitOfWork, notices: Sequence[Notice]) -> None:
-    """Queues the notices, each at most once; those of recipients without a contact wait for it."""
+async def remind(work: UnitOfWork, found: Iterable[Notice | None]) -> None:
+    """Queues the notices, each at most once; those of recipients without a contact wait for it. None: nobody is told."""
+    notices = [notice for notice in found if notice is not None]
     if not notices:
         return
     phones = await phones_of(work, {notice.recipient_id for notice in notices})
