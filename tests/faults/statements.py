@@ -10,14 +10,14 @@ from ops.cli.reconcile import run
 from ops.cli.site import rows
 from ops.stack_layout import Stack
 from services.escrow.statements import StatementFile
-from tests.faults.world import quiet
+from tests.faults.world import Row, quiet
 
 _DAYS: Final = """
 SELECT bank, min((happened_at AT TIME ZONE 'Asia/Shanghai')::date) AS first,
        max((happened_at AT TIME ZONE 'Asia/Shanghai')::date) AS last
 FROM entries WHERE outcome IN ('paid', 'returned') GROUP BY bank ORDER BY bank
 """
-_BREAKS: Final = "SELECT * FROM breaks WHERE state NOT IN ('resolved', 'closed') ORDER BY day, break_id"
+BREAKS: Final = "SELECT * FROM breaks WHERE state NOT IN ('resolved', 'closed') ORDER BY day, break_id"
 
 
 async def breaks(stack: Stack, folder: Path) -> list[str]:
@@ -26,11 +26,15 @@ async def breaks(stack: Stack, folder: Path) -> list[str]:
         for number in range((last - first).days + 1):
             await _reconcile(stack, folder, bank, first + timedelta(days=number))
     await quiet(stack)
-    return [
+    return [in_words(row) for row in await rows(stack.dsn("escrow"), BREAKS)]
+
+
+def in_words(row: Row) -> str:
+    """One of `BREAKS`."""
+    return (
         f"{row['bank']} {row['day']}: {row['type']} {row['number']} {row['reference']}, "
         f"theirs {row['theirs_fen']} fen, ours {row['ours_fen']} {row['note']}"
-        for row in await rows(stack.dsn("escrow"), _BREAKS)
-    ]
+    )
 
 
 async def _reconcile(stack: Stack, folder: Path, bank: str, day: date) -> None:

@@ -8,13 +8,13 @@ from ops.bank import statements as bank_files
 from services.escrow import reconcile
 from services.escrow.statements import StatementFile
 from shared.messaging.work import UnitOfWork
+from tests.faults.statements import BREAKS, in_words
 from tests.simulation.simulation import Simulation
 
 _DAYS: Final = """
 SELECT DISTINCT bank, (happened_at AT TIME ZONE 'Asia/Shanghai')::date AS day FROM entries
 WHERE outcome IN ('paid', 'returned') ORDER BY bank, day
 """
-_BREAKS: Final = "SELECT * FROM breaks WHERE state NOT IN ('resolved', 'closed') ORDER BY day, break_id"
 
 
 async def breaks(simulation: Simulation) -> list[str]:
@@ -22,11 +22,7 @@ async def breaks(simulation: Simulation) -> list[str]:
     for bank, day in await simulation.rows("bank", _DAYS):
         await _reconcile(simulation, bank, day)
         simulation.counts["statements reconciled"] += 1
-    return [
-        f"{row['bank']} {row['day']}: {row['type']} {row['number']} {row['reference']}, "
-        f"theirs {row['theirs_fen']} fen, ours {row['ours_fen']} {row['note']}"
-        for row in await simulation.rows("escrow", _BREAKS)
-    ]
+    return [in_words(row) for row in await simulation.rows("escrow", BREAKS)]
 
 
 async def _reconcile(simulation: Simulation, bank: str, day: date) -> None:
