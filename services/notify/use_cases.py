@@ -120,7 +120,7 @@ async def _keep(work: UnitOfWork, told: Mapping[UUID, str]) -> None:
 
 
 async def remind(work: UnitOfWork, found: Iterable[Notice | None]) -> None:
-    """Queues the notices, each at most once; those of recipients without a contact wait for it. None: nobody is told."""
+    """Queues the notices, each at most once; those of recipients without a contact wait for it. None tells nobody."""
     notices = [notice for notice in found if notice is not None]
     if not notices:
         return
