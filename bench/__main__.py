@@ -126,17 +126,9 @@ async def run(console: Console, sizes: Sizes, parts: Collection[str], *, long: b
     stack for the midnight."""
     folder = stack_folder() / "bench"
     figures = Figures()
-    async with await _fresh_stack(console, folder) as stack:
-        if "lessons" in parts:
-            await _over_kafka(console, stack, sizes, figures)
-            figures.rss_by_process_mib = _memory(stack)
-            figures.rss_mib = max(figures.rss_by_process_mib.values())
-            await _prove(console, stack)
-            figures.relay_per_s = await _timed(console, "the relay alone", relay_rate(stack, sizes.relay_rows))
-        if "ledger" in parts:
-            async with ledger_alone(stack) as ledger:
-                await _ledger(console, ledger, sizes, figures, long=long)
-            figures.ledger_check_s = await _prove(console, stack)
+    if set(parts) != {"midnight"}:
+        async with await _fresh_stack(console, folder) as stack:
+            await _by_day(console, stack, sizes, figures, parts, long=long)
     if long and "midnight" in parts:
         async with await _fresh_stack(console, folder) as stack:
             figures.midnight = await midnight(console, stack, sizes.silent)
@@ -144,6 +136,21 @@ async def run(console: Console, sizes: Sizes, parts: Collection[str], *, long: b
             await _prove(console, stack)
     (folder / "bench.json").write_text(json.dumps(asdict(figures), indent=2), encoding="utf-8")
     return figures
+
+
+async def _by_day(
+    console: Console, stack: Stack, sizes: Sizes, figures: Figures, parts: Collection[str], *, long: bool
+) -> None:
+    if "lessons" in parts:
+        await _over_kafka(console, stack, sizes, figures)
+        figures.rss_by_process_mib = _memory(stack)
+        figures.rss_mib = max(figures.rss_by_process_mib.values())
+        await _prove(console, stack)
+        figures.relay_per_s = await _timed(console, "the relay alone", relay_rate(stack, sizes.relay_rows))
+    if "ledger" in parts:
+        async with ledger_alone(stack) as ledger:
+            await _ledger(console, ledger, sizes, figures, long=long)
+        figures.ledger_check_s = await _prove(console, stack)
 
 
 async def _fresh_stack(console: Console, folder: Path) -> Stack:
@@ -285,6 +292,8 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON only")
     arguments = parser.parse_args()
+    if "midnight" in (arguments.part or ()) and not arguments.long:
+        parser.error("midnight takes --long")
     console = Console(stderr=arguments.json, highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
     finish_batches()
     gc.disable()  # a load that pauses to collect garbage measures itself
