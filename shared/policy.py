@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from shared.contracts.errors import FieldError, Refused
 from shared.money import yuan
-from shared.working_days import REMINDERS_FROM, REMINDERS_UNTIL, is_rest_day, shanghai
+from shared.working_days import REMINDERS_FROM, REMINDERS_UNTIL, is_rest_day, shanghai, spring_festival
 
 MAX_ERRORS: Final = 100
 """Most faults named in one refusal [ours]."""
@@ -98,7 +98,9 @@ class Policy:
     online_gap_minutes: int | None = None
     subject_on_rest_days: bool = True
     subject_before_school_age: bool = True
-    school_vacations: tuple[tuple[date, date], ...] = ()  # 寒暑假, first and last day: of no region yet, see `RULES`
+    summer_vacation: tuple[str, str] | None = None  # 暑假 of every region, of any year: month-day of first and last
+    winter_vacation_days: int = 0  # 寒假 of every region: so many days before and after the holidays of 春节
+    school_vacations: tuple[tuple[date, date], ...] = ()  # a region's own 寒暑假, first and last day; see `RULES`
     promotions_allowed: bool = True  # 预付费享优惠、买赠、培训贷
 
     confirm_silence_working_days: int = 7  # 家长逾期未确认视为确认
@@ -181,6 +183,12 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         NATION,
+        date(2021, 7, 24),
+        "[ours] 各地寒暑假起止不一, 这些日子在各地都是假期: 7月20日至8月15日, 春节假期前后各3天",
+        {"summer_vacation": ("07-20", "08-15"), "winter_vacation_days": 3},
+    ),
+    Rule(
+        NATION,
         date(2021, 10, 21),
         "[law] 教育部等六部门 关于加强校外培训机构预收费监管工作的通知 (2021): 不超过60课时, 不得使用培训贷",
         {"max_lessons": 60},
@@ -245,8 +253,8 @@ RULES: Final[tuple[Rule, ...]] = (
 
 The figures are DOMAIN.md's. Titles and effective dates of the national texts were not checked against the originals
 (no copy was at hand): do that before a decision rests on a date before 2023-04-19. School vacations (寒暑假) are a
-city's calendar of one school year: no text of Changzhou's for 2025/26 or 2026/27 was at hand, so none stands here. The
-rule is kept by the code from the day a [local] row gives `school_vacations`; until then rest days and holidays count.
+city's calendar of one school year: no text of Changzhou's for 2025/26 or 2026/27 was at hand, so none stands here. What
+is a vacation everywhere is refused without one; a [local] row of `school_vacations` adds the days around it.
 """
 
 
@@ -371,9 +379,20 @@ def _session_faults(
         day = starts.date()
         if is_rest_day(day) or is_rest_day(ends.date()):
             faults.append(_fault(f"{at}.starts_at", code, f"{day} 为休息日或节假日，不得开展学科类培训"))
-        elif any(first <= day <= last for first, last in policy.school_vacations):
+        elif _is_in_vacation(policy, day) or _is_in_vacation(policy, ends.date()):
             faults.append(_fault(f"{at}.starts_at", code, f"{day} 在寒暑假期间，不得开展学科类培训"))
     return faults
+
+
+def _is_in_vacation(policy: Policy, day: date) -> bool:
+    """Whether the schools of the policy's region have vacation (寒暑假) on `day`, as far as that is known."""
+    if policy.summer_vacation and policy.summer_vacation[0] <= f"{day:%m-%d}" <= policy.summer_vacation[1]:
+        return True
+    around = timedelta(days=policy.winter_vacation_days)
+    festival = spring_festival(day.year)
+    if around and festival and festival[0] - around <= day <= festival[1] + around:
+        return True
+    return any(first <= day <= last for first, last in policy.school_vacations)
 
 
 def _plan_faults(

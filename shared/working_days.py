@@ -4,6 +4,7 @@ Instants come in and go out as aware datetimes in UTC; every judgement is made o
 calendar is data of the library chinesecalendar and ends with a year; `horizon_alarm` says when it runs out.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Final
@@ -22,7 +23,8 @@ REMINDERS_UNTIL: Final = time(21)
 
 # The library's own is_workday() looks for the smallest and largest key on every call; a midnight batch
 # calls it millions of times. The same data as two sets answers in constant time.
-_HOLIDAYS: Final[frozenset[date]] = frozenset(calendar_data.holidays)
+_HOLIDAY_NAMES: Final[Mapping[date, str]] = calendar_data.holidays
+_HOLIDAYS: Final[frozenset[date]] = frozenset(_HOLIDAY_NAMES)
 _SHIFTED_WORKDAYS: Final[frozenset[date]] = frozenset(calendar_data.workdays)
 _HORIZON: Final = date(max(_HOLIDAYS).year, 12, 31)
 
@@ -49,6 +51,13 @@ def is_rest_day(day: date) -> bool:
     A Saturday worked in exchange (调休) is not one: schools are open on it.
     """
     return not is_working_day(day)
+
+
+@lru_cache(maxsize=64)
+def spring_festival(year: int) -> tuple[date, date] | None:
+    """The first and the last day of that year's holidays of 春节, None for a year whose holidays are not known."""
+    days = [day for day, name in _HOLIDAY_NAMES.items() if day.year == year and name == "Spring Festival"]
+    return (min(days), max(days)) if days else None
 
 
 @lru_cache(maxsize=4096)

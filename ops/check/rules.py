@@ -111,6 +111,8 @@ def in_words(name: str, value: Any) -> str:
         seconds = int(value.total_seconds())
         unit, length = next((unit, length) for unit, length in _UNITS if seconds % length == 0)
         return f"{seconds // length} {unit if seconds != length else unit[:-1]}"
+    if isinstance(value, tuple):
+        return " to ".join(map(str, value))
     return f"{value:%H:%M}" if isinstance(value, time) else str(value)
 
 

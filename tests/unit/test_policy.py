@@ -20,7 +20,7 @@ from shared.policy import (
     policy_for,
     promotion_fault,
 )
-from shared.working_days import SHANGHAI
+from shared.working_days import SHANGHAI, horizon, is_rest_day, spring_festival
 
 TODAY = date(2026, 11, 23)
 ART = policy_for("changzhou", "文化艺术", TODAY)
@@ -147,8 +147,8 @@ def test_each_text_is_cited_from_its_day_on(region: str, day: date, mark: str) -
 
 def test_sources_are_told_oldest_first_and_of_one_day_the_narrowest_last() -> None:
     marks = (
-        *("80号", "双减”意见", "监管工作", "各地", "江苏省", "十三部门", "财务管理", "其他地区", "挂账"),
-        *("发票", "课次异议", "告知书"),
+        *("80号", "双减”意见", "起止不一", "监管工作", "各地", "江苏省", "十三部门", "财务管理", "其他地区"),
+        *("挂账", "发票", "课次异议", "告知书"),
     )
     assert [next(mark for mark in marks if mark in source) for source in ART.sources] == list(marks)
 
@@ -329,6 +329,39 @@ def test_subject_training_over_midnight_is_judged_on_both_days(day: date) -> Non
 
 def test_subject_training_is_allowed_on_a_saturday_worked_in_exchange() -> None:
     assert refusal([session(date(2026, 10, 10), time(9))], policy=SUBJECT, category="学科") is None
+
+
+@pytest.mark.parametrize(
+    ("day", "is_vacation"),
+    [
+        (date(2027, 7, 19), False),
+        (date(2027, 7, 20), True),
+        (date(2027, 8, 13), True),
+        (date(2027, 8, 16), False),
+        # The holidays of the Spring Festival of 2026 were 15 to 23 February.
+        (date(2026, 2, 11), False),
+        (date(2026, 2, 12), True),
+        (date(2026, 2, 26), True),
+        (date(2026, 2, 27), False),
+    ],
+)
+@pytest.mark.parametrize("region", ["changzhou", "nowhere"])
+def test_subject_training_is_refused_on_days_that_are_vacation_everywhere(
+    day: date, is_vacation: bool, region: str
+) -> None:
+    policy = policy_for(region, "学科", day)
+    found = refusal([session(day, time(9))], policy=policy, category="学科")
+    assert codes(found) == (["course_time_of_day"] if is_vacation else [])
+    assert found is None or "寒暑假" in found.errors[0].message
+    assert refusal([session(day, time(9))]) is None, "other training goes on"
+
+
+def test_a_year_without_known_holidays_has_no_known_winter_vacation() -> None:
+    day = horizon().replace(year=horizon().year + 1, month=2, day=8)
+    assert spring_festival(day.year) is None
+    while is_rest_day(day):
+        day += timedelta(days=1)
+    assert refusal([session(day, time(9))], policy=policy_for("changzhou", "学科", day), category="学科") is None
 
 
 def test_subject_training_is_refused_in_school_vacations_once_they_are_known() -> None:
