@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from shared.contracts.errors import FieldError, Refused
 from shared.money import yuan
-from shared.working_days import REMINDERS_FROM, REMINDERS_UNTIL, is_rest_day, shanghai, spring_festival
+from shared.working_days import is_rest_day, shanghai, spring_festival
 
 MAX_ERRORS: Final = 100
 """Most faults named in one refusal [ours]."""
@@ -119,8 +119,6 @@ class Policy:
 
     break_overdue_working_days: int = 3  # 对账差异应处理完毕 [ours]
 
-    reminders_from: time = REMINDERS_FROM
-    reminders_until: time = REMINDERS_UNTIL
     codes: CodeRules = field(default_factory=CodeRules)
     complaints: ComplaintClocks = field(default_factory=ComplaintClocks)
     objections: ObjectionClocks = field(default_factory=ObjectionClocks)

@@ -161,7 +161,6 @@ def test_what_no_rule_says_is_as_a_new_policy_has_it() -> None:
     assert (new.seat_reservation_seconds, new.payment_window_seconds) == (900, 900)
     assert new.counter_payment_window_seconds == 86_400
     assert (new.subject_on_rest_days, new.subject_before_school_age, new.promotions_allowed) == (True, True, True)
-    assert (new.reminders_from, new.reminders_until) == (time(8), time(21))
     assert new.codes == CodeRules(6, 300, 5, 60, 5, 10)
     assert new.complaints == ComplaintClocks(7, 45, 15, 15, 5)
 

@@ -28,7 +28,7 @@ from shared.contracts.types import LessonTime
 from shared.messaging.work import UnitOfWork
 from shared.money import lesson_price_fen
 from shared.policy import policy_for
-from shared.working_days import SHANGHAI, add_working_days, shanghai
+from shared.working_days import REMINDERS_FROM, SHANGHAI, add_working_days, shanghai
 
 Decide = Callable[[UnitOfWork, Message[Any], Lesson, Enrolment], bool]
 """Decides one message on one lesson; False when it changed nothing."""
@@ -72,7 +72,7 @@ def _reminders(region: str, category: str, applied: date, answer_by: datetime) -
 
     def morning_of(end: datetime) -> datetime:
         """The first moment for reminders of the day that ends with `end`."""
-        return datetime.combine(shanghai(end).date() - timedelta(days=1), policy.reminders_from, SHANGHAI)
+        return datetime.combine(shanghai(end).date() - timedelta(days=1), REMINDERS_FROM, SHANGHAI)
 
     noon = datetime.combine(applied, time(12), SHANGHAI)
     third_day = morning_of(add_working_days(noon, policy.confirm_reminder_working_day))
