@@ -28,8 +28,8 @@ from shared.contracts.escrow import (
     SuspendReleases,
 )
 from shared.ids import new_id
+from tests.escrowkit import LESSON_FEN, OPERATOR, Escrow, only, result, running
 from tests.harness import Harness
-from tests.integration.test_escrow import LESSON_FEN, OPERATOR, Escrow, only, result, running
 from tests.integration.test_escrow_suspense import booked, decide
 
 

@@ -1,6 +1,5 @@
 """escrow and its banks on the real servers: results twice, late, wrong, out of order, for nobody; refusals; returns."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -24,21 +23,8 @@ from shared.contracts.escrow import (
     SuspenseBooked,
 )
 from shared.ids import instruction_number, new_id
+from tests.escrowkit import LESSON_FEN, PRICE_FEN, Escrow, only, result
 from tests.harness import Harness
-from tests.integration.test_escrow import LESSON_FEN, PRICE_FEN, Escrow, only, result, running
-
-
-@pytest.fixture(scope="module")
-async def escrow(harness: Harness) -> AsyncIterator[Escrow]:
-    """The service, running."""
-    async with running(harness) as escrow:
-        yield escrow
-
-
-async def asked(escrow: Escrow, **changes: Any) -> tuple[CollectPayment, Instruct]:
-    """A purchase the bank is to collect for."""
-    ask = escrow.collection(**changes)
-    return ask, only(Instruct, await escrow.at_once(ask))
 
 
 async def suspense(escrow: Escrow, number: str) -> list[tuple[int, str, str]]:
@@ -73,7 +59,7 @@ async def conflict_is_found(escrow: Escrow, number: str) -> None:
 
 
 async def test_a_payment_told_twice_is_held_once(escrow: Escrow) -> None:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     said = await escrow.at_once(result(collect), result(collect))
     assert [type(one) for one in said] == [Held]
     assert await escrow.tell(result(collect)) == []
@@ -83,7 +69,7 @@ async def test_a_payment_told_twice_is_held_once(escrow: Escrow) -> None:
 
 
 async def test_a_result_before_its_acceptance_counts_and_the_acceptance_is_noted(escrow: Escrow) -> None:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     assert await escrow.tell(result(collect, outcome="unknown", reference="u")) == []
     assert await escrow.money(ask) == {"state": "collecting"}
     assert only(Held, await escrow.tell(result(collect))).amount_fen == PRICE_FEN
@@ -94,7 +80,7 @@ async def test_a_result_before_its_acceptance_counts_and_the_acceptance_is_noted
 
 @pytest.mark.parametrize("one_batch", [True, False])
 async def test_a_second_payment_for_one_order_is_suspense_once(escrow: Escrow, one_batch: bool) -> None:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     results = [result(collect), *[result(collect, order_id=None, reference=f"second-{collect.number}")] * 3]
     said = await escrow.at_once(*results) if one_batch else [said for one in results for said in await escrow.tell(one)]
     assert [type(one) for one in said] == [Held, SuspenseBooked]
@@ -105,7 +91,7 @@ async def test_a_second_payment_for_one_order_is_suspense_once(escrow: Escrow, o
 
 
 async def test_a_wrong_amount_is_suspense_and_the_right_one_still_holds(escrow: Escrow) -> None:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     wrong = result(collect, amount_fen=PRICE_FEN - 1, reference=f"wrong-{collect.number}")
     assert only(SuspenseBooked, await escrow.tell(wrong)).reason == "short"
     assert await escrow.money(ask) == {"state": "collecting"}
@@ -116,7 +102,7 @@ async def test_a_wrong_amount_is_suspense_and_the_right_one_still_holds(escrow: 
 
 
 async def test_a_movement_is_in_suspense_for_its_first_reason_also_when_all_comes_at_once(escrow: Escrow) -> None:
-    _, collect = await asked(escrow)
+    _, collect = await escrow.asked()
     wrong = result(collect, amount_fen=1, reference=f"wrong-{collect.number}")
     await escrow.at_once(wrong, result(collect), wrong)
     assert await escrow.verdicts(collect.number) == ["short", "applied", "double"]
@@ -124,7 +110,7 @@ async def test_a_movement_is_in_suspense_for_its_first_reason_also_when_all_come
 
 
 async def test_a_refused_payment_has_failed_and_what_comes_after_is_suspense(escrow: Escrow) -> None:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     refused = result(collect, outcome="refused", reference="no")
     assert only(PaymentFailed, await escrow.tell(refused)).reason == "refused"
     assert await escrow.tell(refused) == []
@@ -135,7 +121,7 @@ async def test_a_refused_payment_has_failed_and_what_comes_after_is_suspense(esc
 
 
 async def test_money_for_a_number_nobody_gave_is_suspense_once(escrow: Escrow) -> None:
-    _, collect = await asked(escrow)
+    _, collect = await escrow.asked()
     never_given = instruction_number("C", collect.order_id, 0, 1)
     for number, order_id in ((f"X{new_id().hex[:20]}", None), (never_given, collect.order_id)):
         result_ = result(collect, number=number, order_id=order_id, reference=f"ref-{number}")
@@ -147,7 +133,7 @@ async def test_money_for_a_number_nobody_gave_is_suspense_once(escrow: Escrow) -
 
 
 async def test_money_that_came_to_another_bank_is_not_the_payment(escrow: Escrow) -> None:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     elsewhere = result(collect, bank="abc")
     assert only(SuspenseBooked, await escrow.tell(elsewhere)).reason == "foreign"
     assert await escrow.money(ask) == {"state": "collecting"}
@@ -156,14 +142,14 @@ async def test_money_that_came_to_another_bank_is_not_the_payment(escrow: Escrow
 
 async def test_a_refusal_for_a_number_nobody_gave_is_only_kept(escrow: Escrow) -> None:
     number = f"X{new_id().hex[:20]}"
-    _, collect = await asked(escrow)
+    _, collect = await escrow.asked()
     assert await escrow.tell(result(collect, number=number, outcome="refused", order_id=None)) == []
     assert await escrow.verdicts(number) == ["unknown_number"]
     assert await suspense(escrow, number) == []
 
 
 async def test_a_payment_that_a_bank_refuses_afterwards_is_for_a_person(escrow: Escrow) -> None:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     await escrow.at_once(result(collect))
     assert await escrow.tell(result(collect, outcome="refused")) == []
     await conflict_is_found(escrow, collect.number)
@@ -219,7 +205,7 @@ async def test_money_that_went_for_a_number_nobody_gave_is_for_a_person_and_no_s
 
 
 async def test_money_after_the_deadline_is_suspense(escrow: Escrow, harness: Harness) -> None:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     assert (await escrow.timers(ask))[PaymentDeadline.TYPE] == ask.pay_by
     await harness.advance(timedelta(minutes=16))
     assert (await harness.expect(PaymentFailed, key=ask.order_id)).reason == "expired"
@@ -260,7 +246,7 @@ async def test_a_bank_that_does_not_know_is_asked_again_under_the_same_number(es
 
 
 async def test_a_collection_nobody_has_answered_is_asked_again(escrow: Escrow, harness: Harness) -> None:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     await harness.advance(ASK_AGAIN_AFTER)
     await told(escrow, ask, collect.number, 2)
     assert [type(one) for one in await escrow.tell(result(collect))] == [Held]
@@ -273,7 +259,7 @@ async def test_a_collection_nobody_has_answered_is_asked_again(escrow: Escrow, h
 async def test_of_a_payment_that_was_given_up_the_bank_is_asked_what_it_did_once_it_cannot_collect_any_more(
     escrow: Escrow, harness: Harness, outcome: str, said: list[type[Data]]
 ) -> None:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     await escrow.tell(CancelPayment(order_id=ask.order_id, reason="cancelled"))
     await harness.advance(ASK_AGAIN_AFTER)  # until its window is over it would only remind the bank to collect
     put_off = {InstructionDeadline.TYPE: ask.pay_by + ASK_AGAIN_AFTER}
@@ -372,7 +358,7 @@ async def test_a_payment_given_up_while_the_bank_is_paying_ends_as_suspense_or_r
     escrow: Escrow,
 ) -> None:
     for paid_first in (True, False):
-        ask, collect = await asked(escrow)
+        ask, collect = await escrow.asked()
         cancel = CancelPayment(order_id=ask.order_id, reason="cancelled")
         race: list[Data] = [result(collect), cancel] if paid_first else [cancel, result(collect)]
         said = await escrow.at_once(*race)

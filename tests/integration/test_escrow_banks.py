@@ -34,8 +34,8 @@ from shared.ids import new_id
 from shared.money import yuan
 from shared.sealing import seal
 from shared.working_days import next_waking_time
+from tests.escrowkit import LESSON_FEN, LESSONS, OPERATOR, PRICE_FEN
 from tests.harness import Harness
-from tests.integration.test_escrow import LESSON_FEN, LESSONS, OPERATOR, PRICE_FEN
 
 
 class Institution:

@@ -1,12 +1,11 @@
 """escrow on the real servers: refunds of some lessons, lessons divided by an authority, frozen institutions."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from services.escrow import audit, freezes
+from services.escrow import freezes
 from shared.contracts.bank import Instruct
 from shared.contracts.catalog import InstitutionFrozen, InstitutionThawed
 from shared.contracts.envelope import Data
@@ -23,23 +22,11 @@ from shared.contracts.escrow import (
     Settled,
 )
 from shared.ids import instruction_number, new_id
-from tests.harness import Harness
-from tests.integration.test_escrow import LESSON_FEN, PRICE_FEN, Complaint, Escrow, codes, only, result
+from tests.escrowkit import LESSON_FEN, PRICE_FEN, Complaint, Escrow, codes, only, result
+
+pytestmark = pytest.mark.usefixtures("books_are_right")
 
 UNTIL = "2027-01-01T00:00:00+08:00"
-
-
-@pytest.fixture(scope="module")
-async def escrow(harness: Harness) -> AsyncIterator[Escrow]:
-    async with harness.service("escrow") as service:
-        yield Escrow(harness, service)
-
-
-@pytest.fixture(autouse=True)
-async def books_are_right(escrow: Escrow) -> AsyncIterator[None]:
-    yield
-    report = await audit.check(escrow.harness.dsns["escrow"])
-    assert report.good, report.violations
 
 
 def refund(ask: CollectPayment, *lessons: int, **more: Any) -> RefundOrder:

@@ -1,7 +1,7 @@
 """escrow on the real servers: lessons gathered and paid in one sum, daily or weekly; refused, unknown, come back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -32,8 +32,10 @@ from shared.contracts.escrow import (
     SettlementView,
 )
 from shared.ids import instruction_number, new_id
+from tests.escrowkit import LESSON_FEN, OPERATOR, PRICE_FEN, Complaint, Escrow, only, result
 from tests.harness import Harness
-from tests.integration.test_escrow import LESSON_FEN, OPERATOR, PRICE_FEN, Complaint, Escrow, only, result
+
+pytestmark = pytest.mark.usefixtures("books_are_right")
 
 AUTHORITY = Actor("district-1", "authority")
 
@@ -103,19 +105,6 @@ class Gatherer:
     def heard(self, contract: type[Data], asks: list[CollectPayment]) -> list[int]:
         """How often something was said of each order."""
         return [len(self.harness.seen(contract, ask.order_id)) for ask in asks]
-
-
-@pytest.fixture(scope="module")
-async def escrow(harness: Harness) -> AsyncIterator[Escrow]:
-    async with harness.service("escrow") as service:
-        yield Escrow(harness, service)
-
-
-@pytest.fixture(autouse=True)
-async def books_are_right(escrow: Escrow) -> AsyncIterator[None]:
-    yield
-    report = await audit.check(escrow.harness.dsns["escrow"])
-    assert report.good, report.violations
 
 
 @pytest.fixture

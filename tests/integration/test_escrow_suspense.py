@@ -1,6 +1,5 @@
 """escrow on the real servers: money that belongs nowhere is booked, matched, sent back, and never unseen for long."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -37,34 +36,17 @@ from shared.contracts.escrow import (
 )
 from shared.ids import instruction_number, new_id
 from shared.working_days import add_working_days
+from tests.escrowkit import LESSON_FEN, OPERATOR, PRICE_FEN, Escrow, only, result
 from tests.harness import Harness
-from tests.integration.test_escrow import LESSON_FEN, OPERATOR, PRICE_FEN, Escrow, only, result
+
+pytestmark = pytest.mark.usefixtures("books_are_right")
 
 WHY = "家长出示转账凭证"
 
 
-@pytest.fixture(scope="module")
-async def escrow(harness: Harness) -> AsyncIterator[Escrow]:
-    async with harness.service("escrow") as service:
-        yield Escrow(harness, service)
-
-
-@pytest.fixture(autouse=True)
-async def books_are_right(escrow: Escrow) -> AsyncIterator[None]:
-    yield
-    report = await audit.check(escrow.harness.dsns["escrow"])
-    assert report.good, report.violations
-
-
-async def asked(escrow: Escrow, **changes: Any) -> tuple[CollectPayment, Instruct]:
-    """A purchase that waits for its money."""
-    ask = escrow.collection(**changes)
-    return ask, only(Instruct, await escrow.at_once(ask))
-
-
 async def ended(escrow: Escrow, how: str) -> tuple[CollectPayment, Instruct]:
     """A purchase that waits for money no more: `expired`, `cancelled`, or refused by the bank."""
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     words: dict[str, Data] = {
         "expired": PaymentDeadline(order_id=ask.order_id),
         "cancelled": CancelPayment(order_id=ask.order_id, reason="cancelled"),
@@ -144,25 +126,25 @@ async def refused_before(escrow: Escrow) -> tuple[CollectPayment | None, Result]
 
 
 async def double(escrow: Escrow) -> tuple[CollectPayment | None, Result]:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     await escrow.at_once(result(collect))
     return ask, result(collect, reference=f"second-{collect.number}")
 
 
 async def after_its_refund(escrow: Escrow) -> tuple[CollectPayment | None, Result]:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     await escrow.at_once(result(collect))
     await escrow.at_once(result(await escrow.refund(ask)))
     return ask, result(collect, reference=f"second-{collect.number}")
 
 
 async def short(escrow: Escrow) -> tuple[CollectPayment | None, Result]:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     return ask, result(collect, amount_fen=PRICE_FEN - 1)
 
 
 async def over(escrow: Escrow) -> tuple[CollectPayment | None, Result]:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     return ask, result(collect, amount_fen=PRICE_FEN + 1)
 
 
@@ -171,7 +153,7 @@ async def nobodys(escrow: Escrow) -> tuple[CollectPayment | None, Result]:
 
 
 async def an_attempt_nobody_made(escrow: Escrow) -> tuple[CollectPayment | None, Result]:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     return ask, result(collect, number=instruction_number("C", ask.order_id, 0, 1))
 
 
@@ -180,12 +162,12 @@ async def an_order_nobody_has(escrow: Escrow) -> tuple[CollectPayment | None, Re
 
 
 async def another_bank(escrow: Escrow) -> tuple[CollectPayment | None, Result]:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     return ask, result(collect, bank="abc")
 
 
 async def another_institutions_account(escrow: Escrow) -> tuple[CollectPayment | None, Result]:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     return ask, result(collect, account="S-2")
 
 
@@ -234,7 +216,7 @@ async def test_a_bank_that_has_collected_into_another_account_is_not_asked_again
 
 
 async def test_money_in_the_right_account_is_the_payment(escrow: Escrow) -> None:
-    _, collect = await asked(escrow)
+    _, collect = await escrow.asked()
     assert only(Held, await escrow.at_once(result(collect, account="S-1"))).order_id == collect.order_id
 
 
@@ -242,7 +224,7 @@ async def test_money_in_the_right_account_is_the_payment(escrow: Escrow) -> None
 
 
 async def test_matched_money_is_the_payment_of_an_order_that_waits_for_it(escrow: Escrow) -> None:
-    ask, collect = await asked(escrow)
+    ask, collect = await escrow.asked()
     receipt_id = (await booked(escrow)).receipt_id
     view, said = await decide(escrow, MatchSuspense(receipt_id=receipt_id, order_id=ask.order_id, reason=WHY))
     assert (view.state, view.matched_order_id) == ("matched", ask.order_id)
@@ -274,7 +256,7 @@ async def test_money_that_came_too_late_can_be_matched_and_goes_back_the_way_it_
 
 
 async def test_a_match_said_again_changes_nothing_and_another_is_refused(escrow: Escrow) -> None:
-    (ask, _), (other, _) = await asked(escrow), await asked(escrow)
+    (ask, _), (other, _) = await escrow.asked(), await escrow.asked()
     receipt_id = (await booked(escrow)).receipt_id
     first, _ = await decide(escrow, MatchSuspense(receipt_id=receipt_id, order_id=ask.order_id, reason=WHY))
     before = await escrow.tables()
@@ -303,7 +285,7 @@ async def test_a_match_said_again_changes_nothing_and_another_is_refused(escrow:
 async def test_a_match_that_cannot_be_is_refused_and_changes_nothing(
     escrow: Escrow, code: str, money: dict[str, Any], order: dict[str, Any]
 ) -> None:
-    ask = await escrow.held() if order.pop("held", False) else (await asked(escrow))[0]
+    ask = await escrow.held() if order.pop("held", False) else (await escrow.asked())[0]
     receipt_id = (await booked(escrow, unasked(**money))).receipt_id
     request = MatchSuspense(**({"receipt_id": receipt_id, "order_id": ask.order_id, "reason": WHY} | order))
     before = await escrow.tables()
@@ -313,7 +295,7 @@ async def test_a_match_that_cannot_be_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize("actor", [None, *(Actor("x", role) for role in ("guardian", "institution", "authority"))])
 async def test_only_operators_decide_about_suspense_or_see_it(escrow: Escrow, actor: Actor | None) -> None:
-    ask, _ = await asked(escrow)
+    ask, _ = await escrow.asked()
     receipt_id = (await booked(escrow)).receipt_id
     before = await escrow.tables()
     code = "actor_forbidden" if actor else "actor_unauthenticated"
@@ -351,7 +333,7 @@ async def test_money_goes_back_to_where_it_came_from_and_leaves_custody(escrow: 
 
     again, said = await decide(escrow, ReturnSuspense(receipt_id=receipt_id, reason="又一次"))
     assert (again.return_number, again.decision, said) == (back.number, WHY, [])
-    ask, _ = await asked(escrow, amount_fen=700)
+    ask, _ = await escrow.asked(amount_fen=700)
     request = MatchSuspense(receipt_id=receipt_id, order_id=ask.order_id, reason=WHY)
     assert await escrow.harness.refusal(request, OPERATOR) == "suspense_state"
 
@@ -412,7 +394,7 @@ async def test_returned_money_that_comes_back_is_open_again_and_goes_under_a_new
 
 
 async def test_returned_money_that_comes_back_can_be_matched(escrow: Escrow) -> None:
-    ask, _ = await asked(escrow)
+    ask, _ = await escrow.asked()
     receipt_id = (await booked(escrow)).receipt_id
     back = only(Instruct, (await decide(escrow, ReturnSuspense(receipt_id=receipt_id, reason=WHY)))[1])
     await escrow.at_once(result(back))

@@ -18,8 +18,8 @@ from shared.contracts.escrow import (
     SuspenseReturned,
 )
 from shared.ids import instruction_number, new_id
+from tests.escrowkit import running
 from tests.harness import Harness
-from tests.integration.test_escrow import running
 from tests.integration.test_escrow_suspense import WHY, decide, in_trouble
 
 

@@ -1,6 +1,5 @@
 """escrow on the real servers: the money by district and institution is the sum of its accounts, to the fen."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -19,17 +18,10 @@ from shared.contracts.escrow import (
 )
 from shared.contracts.types import InstitutionKey
 from shared.ids import new_id
-from tests.harness import Harness
-from tests.integration.test_escrow import LESSON_FEN, LESSONS, OPERATOR, PRICE_FEN, Escrow, result, running
+from tests.escrowkit import LESSON_FEN, LESSONS, OPERATOR, PRICE_FEN, Escrow, result
 
 AUTHORITY = Actor("authority-1", "authority")
 LAST_FEN = PRICE_FEN - (LESSONS - 1) * LESSON_FEN
-
-
-@pytest.fixture(scope="module")
-async def escrow(harness: Harness) -> AsyncIterator[Escrow]:
-    async with running(harness) as escrow:
-        yield escrow
 
 
 async def totals(escrow: Escrow, actor: Actor = AUTHORITY, **ask: Any) -> EscrowTotals:

@@ -1,6 +1,6 @@
 """Reconciliation on a real database: each way in which a statement may differ, what people do about it, messages."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ops.cli.reconcile import _NO_KEYS
-from services.escrow import audit, breaks, reconcile
+from services.escrow import breaks, reconcile
 from services.escrow.statements import COLUMNS, BadStatement, StatementFile
 from shared.actors import Actor
 from shared.clock import now
@@ -43,18 +43,10 @@ from shared.database import Database
 from shared.ids import new_id
 from shared.messaging.work import UnitOfWork
 from shared.working_days import SHANGHAI
-from tests.harness import Harness
-from tests.integration.test_escrow import LESSON_FEN, PRICE_FEN, Escrow, only, result
+from tests.escrowkit import LESSON_FEN, PRICE_FEN, Escrow, only, result
 
 DAY = date(2026, 11, 23)
 LI, WANG = Actor("li", "operator"), Actor("wang", "operator")
-
-
-@pytest.fixture(scope="module")
-async def escrow(harness: Harness) -> AsyncIterator[Escrow]:
-    async with harness.service("escrow") as service:
-        yield Escrow(harness, service)
-        assert (await audit.check(harness.dsns["escrow"])).violations == {}
 
 
 def at(clock: str, day: date = DAY) -> datetime:

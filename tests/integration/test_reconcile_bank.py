@@ -11,8 +11,8 @@ from ops.bank import statements as bank_files
 from services.escrow.statements import StatementFile
 from shared.contracts.escrow import CollectPayment, ReleaseLesson
 from shared.working_days import SHANGHAI
+from tests.escrowkit import LESSON_FEN, PRICE_FEN, Escrow
 from tests.harness import Harness
-from tests.integration.test_escrow import LESSON_FEN, PRICE_FEN, Escrow
 from tests.integration.test_reconcile import Bank
 
 
