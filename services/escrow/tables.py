@@ -13,6 +13,10 @@ from shared.tables import UTC_TIME, service_metadata
 
 metadata = service_metadata()
 
+IN_TROUBLE: Final = "(state = 'refused' OR (state = 'sent' AND attempt > 0))"
+"""Of a payment: refused by the bank, or made and come back, and not made since. The partial indexes and what asks
+them say it in the same words."""
+
 
 class Base(SQLModel, registry=registry(metadata=metadata)):
     """The tables of this service stand in its own metadata."""
@@ -109,7 +113,7 @@ class InstructionRow(Base, table=True):
             "order_id",
             "lesson_no",
             "kind",
-            postgresql_where="kind <> 'collect' AND (state = 'refused' OR (state = 'sent' AND attempt > 0))",
+            postgresql_where=f"kind <> 'collect' AND {IN_TROUBLE}",
         ),
     )
 
@@ -173,7 +177,7 @@ class SettlementRow(Base, table=True):
         Index(
             "settlements_trouble",
             "settlement_id",
-            postgresql_where="state = 'refused' OR (state = 'sent' AND attempt > 0)",
+            postgresql_where=IN_TROUBLE,
         ),
     )
 

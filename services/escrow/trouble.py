@@ -7,16 +7,15 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from services.escrow.domain import Account, Instruction, Suspense, next_try, purpose_of
-from services.escrow.tables import AccountRow, InstructionRow, SuspenseRow
+from services.escrow.tables import IN_TROUBLE, AccountRow, InstructionRow, SuspenseRow
 from shared.contracts.envelope import Message
 from shared.contracts.errors import FieldError, Refused
 from shared.contracts.escrow import ListTrouble, TroublePage, TroubleView
 from shared.messaging.work import UnitOfWork
 
-# The conditions are those of the index `instructions_trouble`, word by word.
-_PAGE: Final = text("""
+_PAGE: Final = text(f"""
 SELECT order_id, lesson_no, kind FROM instructions
-WHERE kind <> 'collect' AND (state = 'refused' OR (state = 'sent' AND attempt > 0))
+WHERE kind <> 'collect' AND {IN_TROUBLE}
   AND (CAST(:order_id AS uuid) IS NULL OR (order_id, lesson_no, kind) > (:order_id, :lesson_no, :kind))
 ORDER BY order_id, lesson_no, kind LIMIT :most
 """)

@@ -7,6 +7,7 @@ import structlog
 from prometheus_client import Gauge
 from sqlalchemy import text
 
+from services.escrow.tables import IN_TROUBLE
 from shared.database import is_passing
 
 if TYPE_CHECKING:  # the command line takes the statement from here, and no web server with it
@@ -25,12 +26,12 @@ TROUBLE: Final = Gauge(
 )
 
 # By the indexes suspense_open, instructions_trouble and settlements_trouble: what was done with costs nothing.
-NEEDS_A_PERSON: Final = """
+NEEDS_A_PERSON: Final = f"""
 SELECT count(*) FILTER (WHERE state = 'open') AS open, count(*) FILTER (WHERE state = 'returning') AS returning,
        coalesce(sum(amount_fen), 0)::bigint AS fen, count(*) FILTER (WHERE due_at <= yike_now()) AS overdue,
        (SELECT count(*) FROM instructions
-        WHERE kind <> 'collect' AND (state = 'refused' OR (state = 'sent' AND attempt > 0)))
-       + (SELECT count(*) FROM settlements WHERE state = 'refused' OR (state = 'sent' AND attempt > 0)) AS trouble
+        WHERE kind <> 'collect' AND {IN_TROUBLE})
+       + (SELECT count(*) FROM settlements WHERE {IN_TROUBLE}) AS trouble
 FROM suspense WHERE state IN ('open', 'returning')
 """
 
