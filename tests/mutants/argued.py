@@ -8,7 +8,8 @@ Place = tuple[str, str]
 ARGUED: Final[dict[str, tuple[Place, ...]]] = {
     "Equal to the original for every value there can be (a clamp before a cap, a look past the end, a tie, a shape "
     "filled in before anybody reads it)": (
-        ("services/escrow/domain.py", r"^next_ask: constant: 10 "),
+        ("services/escrow/domain.py", r"^next_ask: constant: 10 |^judge_collect: comparison: answer.amount_fen < "),
+        ("services/orders/refunds/domain.py", r"^withdraw: arguments swapped: _require"),
         ("services/orders/purchases/saga.py", r"arguments swapped: _names\("),
         ("services/catalog/domain.py", r"^(publish|refuse_other_course): word: 'json'"),
         ("services/catalog/domain.py", r"^SeatBook._move: word: 'reserved'"),
@@ -17,7 +18,7 @@ ARGUED: Final[dict[str, tuple[Place, ...]]] = {
         ("ops/bank/book.py", r"^Book\.(instruct|_begin): word: ''"),
         ("ops/bank/book.py", r"^_first: "),
         ("shared/policy.py", r"word: 'china'"),
-        ("shared/policy.py", r"^is_preschool: constant: 31 "),
+        ("shared/policy.py", r"^is_preschool: constant: (3|31) "),
         ("shared/policy.py", r"^promotion_fault: "),
         ("shared/policy.py", r"^check_offer: (constant: 0 |comparison: len\(sessions\) > MAX_SESSIONS)"),
         ("shared/working_days.py", r"^next_waking_time: comparison: local.time\(\) < opens"),
@@ -63,7 +64,7 @@ ARGUED: Final[dict[str, tuple[Place, ...]]] = {
             r"^Relay.run: left out: .*_hand_over|^Relay._hand_over: left out|^Relay._publish: constant: True ",
         ),
         ("shared/messaging/relay.py", r"batch.close|synchronous_commit"),
-        ("shared/messaging/relay.py", r"^Relay._lead: (operator: time.perf|constant: 0 |left out: .*early)"),
+        ("shared/messaging/relay.py", r"^Relay._lead: (operator: time.perf|constant: 0 |left out: .*(early|_woken))"),
         ("shared/messaging/handlers.py", r"^each.batch: left out: await work.write"),
     ),
 }

@@ -46,7 +46,13 @@ def test_a_freeze_and_its_end_are_rows_of_the_history_with_reason_and_authority(
     thawed = domain.thaw(institution, "已整改", AUTHORITY, NOW + A_SECOND)
     assert thawed is not None
     assert (thawed.frozen_until, thawed.reason, thawed.change_no) == (None, "已整改", frozen.change_no + 1)
+    assert (frozen.changed_at, frozen.disclosure) == (NOW, None)
+    assert (thawed.changed_at, thawed.disclosure, thawed.authority) == (NOW + A_SECOND, None, AUTHORITY)
     domain.check_may_sell(institution, NOW + A_SECOND)
+
+
+def test_a_freeze_lasts_half_a_year_at_most() -> None:
+    assert timedelta(days=183) == FREEZE_AT_MOST
 
 
 def test_the_same_freeze_again_and_a_thaw_of_what_is_not_frozen_change_nothing() -> None:

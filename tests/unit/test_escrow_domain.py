@@ -36,6 +36,7 @@ from services.escrow.domain import (
     release,
     settle,
     start,
+    would_still_collect,
 )
 from shared.contracts.errors import Refused
 
@@ -92,6 +93,7 @@ def test_what_stands_in_rows_and_what_banks_are_asked_after_is_fixed() -> None:
 def test_a_new_account_expects_its_money_and_a_new_instruction_has_been_answered_by_nobody() -> None:
     new = Account(ORDER, uuid4(), uuid4(), "icbc", "S-1", "P-1", PRICE_FEN, LESSONS, "alipay", LATER, NOW)
     assert (new.state, new.reason, new.paid_reference, new.suspensions) == ("collecting", "", "", 0)
+    assert (new.district, new.given_back) == ("", [])
     assert balances(new) == {}
     told = Instruction(ORDER, 0, "collect", PRICE_FEN, NOW)
     assert (told.attempt, told.turn, told.state, told.reference, told.asks) == (0, 0, "sent", "", 0)
@@ -168,6 +170,12 @@ def test_a_lesson_that_was_released_before_is_not_released_again(state: str, of_
     assert release(account(of_order), instruction(state=state), 3, NOW) is None
 
 
+def test_what_has_waited_is_on_its_way_once_it_starts() -> None:
+    one, waiting = account("held"), instruction(state="waiting")
+    start(one, waiting, LATER)
+    assert (waiting.state, waiting.changed_at) == ("sent", LATER)
+
+
 def test_a_lesson_waits_while_a_complaint_holds_the_order() -> None:
     payout = release(account("held", suspensions=1), None, 3, NOW)
     assert payout == instruction(state="waiting")
@@ -226,9 +234,10 @@ def test_a_payment_made_is_booked_and_when_it_comes_back_that_is_a_new_entry(
     assert one.state == of_order
     assert balances(one)[final] == paid.amount_fen
 
-    transfer = come_back(one, paid, LATER)
+    transfer = come_back(one, paid, LATER + timedelta(days=1))
     assert (transfer.debit, transfer.credit, transfer.turn, transfer.phase) == (final, pending, 1, PENDING)
     assert (paid.state, paid.turn, paid.reference, paid.returned) == ("refused", 1, "", ["R-1"])
+    assert paid.changed_at == LATER + timedelta(days=1)
     assert one.state == ("held" if kind == "payout" else "refunding")
     assert balances(one)[pending] == paid.amount_fen
 
@@ -409,6 +418,22 @@ def test_a_final_answer_nobody_waits_for_ends_a_collection(
     one = instruction("collect", state)
     assert conclude(one, dataclasses.replace(answer(outcome, 100), attempt=attempt), LATER) == concluded
     assert (one.state, one.changed_at == LATER) == (("dropped", True) if concluded else (state, False))
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "now", "would"),
+    [
+        ("collect", "failed", LATER, True),
+        ("collect", "held", NOW, True),
+        ("collect", "failed", LATER + timedelta(microseconds=1), False),
+        ("collect", "collecting", NOW, False),
+        ("payout", "failed", NOW, False),
+    ],
+)
+def test_a_payment_that_was_given_up_would_still_be_collected_until_its_window_is_over(
+    kind: Kind, state: str, now: datetime, would: bool
+) -> None:
+    assert would_still_collect(account(state, pay_by=LATER), instruction(kind), now) is would
 
 
 def test_when_the_numbers_are_used_up_a_person_must_act() -> None:

@@ -82,6 +82,9 @@ def test_without_lessons_all_that_nothing_was_decided_about_goes_back() -> None:
     one = account(given_back=[2])
     assert told(ask(one, decided=(1, 3))) == [("refund", 0, 703, "sent")]
     assert one.given_back == [2, 4, 5, 6, 7, 8, 9, 10]
+    untouched = account()
+    assert told(ask(untouched)) == [("refund", 0, PRICE_FEN, "sent")]
+    assert untouched.given_back == list(range(1, 11))
 
 
 def test_nothing_goes_back_where_everything_was_decided() -> None:
@@ -163,6 +166,11 @@ def test_of_a_divided_lesson_the_payout_waits_while_a_complaint_holds_the_order(
 def test_a_division_that_cannot_be_is_refused(lesson_no: int, release_fen: int, code: str) -> None:
     one = account()
     refuses(code, one, lambda: divide(one, [], lesson_no, release_fen, NOW))
+
+
+def test_of_a_lesson_without_a_price_there_is_nothing_to_divide() -> None:
+    one = account(price_fen=5, paid_fen=5, held_fen=5)
+    assert refuses("amount_invalid", one, lambda: divide(one, [], 1, 0, NOW)).figures == {"price_fen": 0}
 
 
 def test_a_lesson_that_was_left_out_of_a_refund_is_divided_all_the_same() -> None:

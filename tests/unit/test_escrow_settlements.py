@@ -1,7 +1,8 @@
 """The rules of gathered payouts: their numbers, what goes into one, and how lessons follow."""
 
+import dataclasses
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -84,11 +85,39 @@ def test_a_settlement_is_the_sum_of_what_goes_to_the_same_account() -> None:
     assert (closed.amount_fen, closed.lessons, closed.payout_account) == (150, 2, "P-1")
     assert (closed.state, closed.number) == ("sent", gathered_number(SETTLEMENT, 0))
     assert [one.settlement_id for one in found] == [SETTLEMENT, SETTLEMENT, None]
+    assert first_settlement(found[1:], 10) == found[1:2]
+
+
+def test_a_new_settlement_is_a_payout_that_nobody_has_answered() -> None:
+    new = settlement()
+    assert (new.kind, new.attempt, new.turn, new.asks, new.returned) == ("payout", 0, 0, 0, [])
+    assert (new.reference, new.reason, new.booked_step, new.step) == ("", "", 0, 0)
+
+
+def test_what_the_bank_said_last_of_a_settlement_stands_with_it() -> None:
+    sum_, days = settlement(), [NOW + timedelta(days=day) for day in (1, 2)]
+    answer_settlement(sum_, answer("paid", "r1"), days[0])
+    assert (sum_.state, sum_.reference, sum_.reason, sum_.changed_at) == ("paid", "r1", "", days[0])
+    back = dataclasses.replace(answer("returned", "x"), reason="account_closed")
+    answer_settlement(sum_, back, days[1])
+    assert (sum_.state, sum_.reference, sum_.reason, sum_.changed_at) == ("refused", "", "account_closed", days[1])
+    assert (sum_.turn, sum_.returned) == (1, ["r1"])
+
+
+def test_a_lesson_whose_settlement_came_back_is_gathered_again() -> None:
+    account, instruction = on_its_way()
+    sum_ = settlement()
+    answer_settlement(sum_, answer("paid", "r1"), NOW)
+    answer_settlement(sum_, answer("returned", "x"), NOW)
+    follow(account, instruction, sum_, NOW)
+    assert (instruction.state, instruction.turn, instruction.reference) == ("gathered", 1, "")
+    assert (account.releasing_fen, account.released_fen) == (100, 0)
 
 
 def test_a_settlement_has_an_end_in_lessons_and_in_money() -> None:
     assert len(first_settlement([lesson(number) for number in range(5)], 3)) == 3
     assert len(first_settlement([lesson(1, MAX_FEN - 1), lesson(2, 1), lesson(3, 1)], 3)) == 2
+    assert len(first_settlement([lesson(1, MAX_FEN)], 3)) == 1
 
 
 def test_the_longest_list_fits_a_message() -> None:

@@ -25,7 +25,6 @@ from services.escrow.domain import (
     purpose_of,
 )
 from shared.contracts import escrow
-from shared.contracts.errors import Refused
 from tests.unit.test_escrow_domain import LATER, NOW, ORDER, PRICE_FEN, account, answer, instruction, refused
 
 RECEIPT = UUID("01939b6e-0000-7000-8000-0000000000ff")
@@ -46,6 +45,17 @@ def money(**changes: Any) -> Suspense:
         due_at=LATER,
     )
     return dataclasses.replace(made, **changes)
+
+
+def test_what_has_just_come_was_decided_by_nobody() -> None:
+    new = money()
+    assert (new.state, new.matched_order_id, new.decided_by, new.decision, new.decided_at) == (
+        "open",
+        None,
+        "",
+        "",
+        None,
+    )
 
 
 def on_its_way(one: Suspense) -> Instruction:
@@ -95,7 +105,7 @@ def test_money_is_the_fee_of_an_order_that_waits_or_waited_for_it(state: str, to
         PRICE_FEN,
     )
     assert (one.state, one.reason, one.paid_reference, one.held_fen) == ("held", "", "R-9", PRICE_FEN)
-    assert (collect.state, collect.reference, collect.changed_at) == ("paid", "R-9", LATER)
+    assert (collect.state, collect.reference, collect.changed_at, collect.attempt) == ("paid", "R-9", LATER, 1)
     assert (came.state, came.matched_order_id) == ("matched", ORDER)
     # The very movement, told again, is the payment; whatever else comes is one too many.
     assert judge_collect(one, collect, answer("paid", PRICE_FEN, "R-9")) == "repeated"
@@ -152,8 +162,9 @@ def test_it_is_gone_when_the_bank_has_paid_and_open_again_when_it_comes_back() -
     assert (judge_outgoing(back, returned), judge_outgoing(back, paid)) == ("stale", "repeated")
 
     first = back.number
+    back.asks = 3
     assert give_back(came, back, LATER) is back
-    assert (came.state, back.state, back.attempt) == ("returning", "sent", 1)
+    assert (came.state, back.state, back.attempt, back.asks) == ("returning", "sent", 1, 0)
     assert back.number != first
     assert (judge_outgoing(back, returned), judge_outgoing(back, paid)) == ("stale", "repeated")
 
@@ -186,7 +197,7 @@ def test_money_that_was_matched_or_returned_is_not_sent_back(state: str) -> None
 
 def test_money_that_came_back_too_often_is_for_a_person() -> None:
     used_up = Instruction(RECEIPT, 0, "return", PRICE_FEN, NOW, attempt=MOST_ATTEMPTS, state="dropped")
-    assert isinstance(refused("suspense_attempts", give_back, money(), used_up, LATER), Refused)
+    assert refused("suspense_attempts", give_back, money(), used_up, LATER).figures == {"attempts": MOST_ATTEMPTS + 1}
 
 
 def test_a_payment_is_tried_next_when_its_pause_is_over_and_never_when_its_numbers_are_used_up() -> None:

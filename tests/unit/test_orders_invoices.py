@@ -55,6 +55,11 @@ def test_an_invoice_is_of_exactly_what_was_released_for_its_lessons() -> None:
         assert refused("invoice_amount", invoice(1, 2, 3, amount_fen=amount_fen)) == {"released_fen": 10_000}
 
 
+def test_a_new_invoice_has_no_red_one() -> None:
+    new = invoice(1, amount_fen=3_333)
+    assert (new.red_number, new.red_reason) == ("", "")
+
+
 def test_what_the_institution_has_not_received_has_no_invoice() -> None:
     figures = refused("invoice_lesson_not_released", invoice(3, 4, amount_fen=6_667))
     assert figures == {"lesson_no": 4}

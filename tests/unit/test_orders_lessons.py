@@ -326,6 +326,10 @@ def test_an_answer_is_told_where_a_reminder_waits_for_the_morning(
     assert domain.may_still_be_reminded(one, answered_at) == told
 
 
+def test_what_nobody_has_filed_nobody_is_reminded_of() -> None:
+    assert domain.may_still_be_reminded(lesson("planned"), at(3, 5, 22)) is False
+
+
 def test_an_answer_is_told_where_a_later_reminder_was_given() -> None:
     one, times = filed(at(3, 5, 19, 30))
     assert times.third_day is not None

@@ -69,6 +69,7 @@ def test_one_above_a_limit_is_refused_with_the_rule_and_the_figures(new: Charge,
     assert refused.code == code
     assert refused.detail == f"同一孩子在同一机构未消课的 1 个订单与本次购买合并按一次收费计算：{words}"
     assert [(fault.code, fault.message) for fault in refused.errors] == [(code, words)]
+    assert refused.errors[0].field == ("price_fen" if code == "course_limit_price" else "lessons")
     assert refused.figures == {
         "open_orders": 1,
         "lessons": 30 + new.lessons,

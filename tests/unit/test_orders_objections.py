@@ -136,6 +136,7 @@ def test_an_institution_may_give_the_fee_back_as_long_as_nothing_is_decided(stat
     assert (one.state, one.decision, one.release_fen, one.decided_by) == ("decided", "return", 0, "institution")
     assert (one.decision_reason, one.decider, one.decided_at) == ("老师生病，同意退还", "institution-1", MONDAY)
     assert (one.act_by, one.returned_fen(of.price_fen), of.state) == (None, of.price_fen, "divided")
+    assert (of.returned_fen, of.answered_at) == (of.price_fen, MONDAY)
     assert one.answer == objection(state).answer, "what it said before stays"
     before = deepcopy((one, of))
     assert not accepts("老师生病，同意退还")(one, of), "the same again changes nothing"
@@ -171,6 +172,7 @@ def test_an_authority_decides_what_was_answered_or_not(
     assert one.returned_fen(of.price_fen) == 10_000 - released_fen
     confirmed = ("confirmed", "authority")
     assert (of.state, of.confirmed_by) == (confirmed if decision == "release" else ("divided", ""))
+    assert (of.returned_fen, of.answered_at) == (10_000 - released_fen, MONDAY)
     before = deepcopy((one, of))
     assert not decides(decision, part_fen)(one, of), "the same again changes nothing"
     assert (one, of) == before

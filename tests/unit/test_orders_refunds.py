@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 from uuid import UUID
 
 import pytest
@@ -10,6 +11,7 @@ from services.orders.lessons.domain import Lesson
 from services.orders.refunds import domain
 from services.orders.refunds.domain import Order, Quote, Refund
 from shared.contracts.errors import Refused
+from shared.contracts.orders import RefundState
 from shared.policy import Policy
 from shared.working_days import add_working_days
 
@@ -180,6 +182,18 @@ def test_an_authority_grants_some_of_it_or_rejects_it() -> None:
     one = contested()
     assert domain.decide(one, PRICES, False, [], 0, "课程照常", BY, POLICY, NOW)
     assert (one.state, one.act_by, one.closed_at) == ("rejected", None, NOW)
+    assert not domain.decide(one, PRICES, False, [], 0, "课程照常", BY, POLICY, NOW)
+    refused("refund_state", domain.decide, one, PRICES, True, [], 0, "课程照常", BY, POLICY, NOW)
+
+
+def test_all_of_it_granted_once_more_is_no_other_decision() -> None:
+    one = contested()
+    everything = list(one.lessons)
+    assert domain.decide(one, PRICES, True, [], 0, "属实", BY, POLICY, NOW)
+    assert one.lessons == everything
+    for named in ([], everything):
+        assert not domain.decide(one, PRICES, True, named, 0, "属实", BY, POLICY, NOW)
+    refused("refund_state", domain.decide, one, PRICES, True, everything[:1], 0, "属实", BY, POLICY, NOW)
 
 
 def test_an_authority_cannot_grant_what_was_not_asked_or_nothing() -> None:
@@ -218,6 +232,8 @@ def test_what_the_bank_refuses_or_gives_back_is_for_a_person_and_goes_on() -> No
     domain.approve(one, POLICY, NOW)
     assert domain.delayed(one, "refused", "account_closed", POLICY, NOW)
     assert (one.state, one.trouble) == ("paying", "refused: account_closed")
+    assert domain.delayed(one, "refused", "x" * 300, POLICY, NOW)
+    assert one.trouble == f"refused: {'x' * 300}"[:200]
     domain.close(one, "paid", NOW)
     assert one.trouble == ""
     assert domain.delayed(one, "returned", "account_closed", POLICY, NOW + DAY)
@@ -242,6 +258,14 @@ def test_a_refund_that_escrow_does_not_take_is_for_a_person_while_it_is_to_be_pa
 
 
 # --- which one counts, and what is moved ------------------------------------------------------------------------------
+
+
+def test_the_states_that_others_ask_for_are_those_of_refunds_and_of_lessons() -> None:
+    states = set(get_args(RefundState))
+    assert {"asked", "contested", "paying"} == domain.OPEN
+    assert states - domain.OPEN - {"paid"} == domain.LET_GO
+    assert {"planned", "refunding"} == domain.UNTAUGHT
+    assert {"applied", "objected"} == domain.PENDING
 
 
 def test_a_new_refund_has_been_answered_decided_and_closed_by_nobody() -> None:

@@ -73,7 +73,7 @@ def test_the_limits_of_today_are_those_of_the_law() -> None:
         assert (policy.offline_ends_by, policy.online_ends_by) == (time(20, 30), time(21))
         assert (policy.online_max_minutes, policy.online_gap_minutes) == (30, 10)
         assert (policy.confirm_silence_working_days, policy.confirm_silence_cap_working_days) == (7, 15)
-        assert (policy.lead_time_months, policy.invoice_days) == (1, 30)
+        assert (policy.lead_time_months, policy.invoice_days, policy.suspense_working_days) == (1, 30, 3)
         assert not policy.promotions_allowed
 
 
@@ -160,6 +160,8 @@ def test_what_no_rule_says_is_as_a_new_policy_has_it() -> None:
     assert (new.refund_window_days, new.refund_silence_working_days, new.refund_return_days) == (7, 5, 15)
     assert (new.seat_reservation_seconds, new.payment_window_seconds) == (900, 900)
     assert new.counter_payment_window_seconds == 86_400
+    assert (new.invoice_days, new.refund_decision_working_days) == (30, 15)
+    assert (new.suspense_working_days, new.break_overdue_working_days) == (3, 3)
     assert (new.subject_on_rest_days, new.subject_before_school_age, new.promotions_allowed) == (True, True, True)
     assert new.codes == CodeRules(6, 300, 5, 60, 5, 10)
     assert new.complaints == ComplaintClocks(7, 45, 15, 15, 5)

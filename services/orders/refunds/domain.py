@@ -5,7 +5,7 @@ lessons cannot be filed, confirmed or released any more. [ours] unless a rule sa
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -51,6 +51,7 @@ class Refund:
     lessons: list[int]
     fee_fen: int
     deduction_fen: int
+    materials_fen: int
     reason: str
     asked_at: datetime
     act_by: datetime | None
@@ -59,7 +60,6 @@ class Refund:
     decided_by: str = ""
     overdue: bool = False
     trouble: str = ""
-    materials_fen: int = 0
     closed_at: datetime | None = None
 
     @property
@@ -94,8 +94,8 @@ class Quote:
     ground: RefundGround
     lessons: list[int]
     pending: list[int]
-    lines: list[QuoteLine] = field(default_factory=list)
-    materials_fen: int = 0
+    lines: list[QuoteLine]
+    materials_fen: int
 
     @property
     def fee_fen(self) -> int:

@@ -184,7 +184,7 @@ async def _refund(
             line = QuoteLine(what="fee", amount_fen=fee, lessons=tuple(untaught), rule=_RULE)
             refund_id = derived_id("wind_up", order_id, len([one for one in known if one.order_id == order_id]))
             last = domain.ask(
-                order, Quote("institution_gone", untaught, [], [line]), refund_id, reason, policy, work.now
+                order, Quote("institution_gone", untaught, [], [line], 0), refund_id, reason, policy, work.now
             )
             domain.approve(last, policy, work.now)
             new.append(last)
