@@ -82,7 +82,8 @@ _HISTORY: Final = {
 _AS_IT_WAS: Final = """
 UPDATE courses SET reserved = 0, taken = 0;
 DELETE FROM institution_changes WHERE change_no > 2;
-UPDATE institutions SET frozen_until = NULL, changes = 2;
+UPDATE institutions i SET frozen_until = NULL, changes = 2, disclosure = c.disclosure, account = c.disclosure->'account'
+FROM institution_changes c WHERE c.institution_id = i.institution_id AND c.change_no = 1;
 """
 """The institution was registered and listed, and no more."""
 
