@@ -85,7 +85,7 @@ class Agreement:
             self.escrow.settlements.ids = {(row["order_id"], row["lesson_no"]): row["settlement_id"] for row in rows}
         if any(m.type == RESERVE for m in fresh.values()):
             self.banks.with_seat = {row["order_id"] for row in await self.simulation.rows("catalog", _SOLD)}
-        for m in fresh.values() if service == "bank" else ():
+        for m in fresh.values():
             self.banks.hear(m)
         for group in in_groups(cast(Any, fresh.values()), lambda m: id(entries[m.type].handle)):
             for m in cast(Sequence[Heard], group):

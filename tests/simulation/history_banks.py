@@ -1,5 +1,6 @@
 """At which bank the institution is: it moves to another at any moment, with money in flight."""
 
+from dataclasses import replace
 from typing import Final, Literal
 from uuid import UUID
 
@@ -37,8 +38,14 @@ WRONG: Final[tuple[tuple[InstructionKind, Name], ...]] = (
     *(("payout", "refuse"), ("payout", "return_after"), ("payout", "silent"), ("payout", "slow")),
     *(("refund", "refuse"), ("refund", "return_after"), ("collect", "slow"), ("collect", "silent")),
 )
+BEGINNINGS: Final = (
+    ("goes on", "moves", "buys"),
+    ("moves", "buys", "goes on", "another goes on"),
+    ("moves within", "buys", "goes on", "another goes on", "goes on", "another goes on", "cut-off"),
+)
+"""A lesson is on its way when it moves; or orders of two banks, or of two accounts of one bank, go on together."""
 IN_FLIGHT: Final = (
-    *("moves", "moves on", "moves back", "buys", "goes on", "goes on", "goes on", "another goes on"),
+    *("moves", "moves on", "moves back", "moves within", "buys", "goes on", "goes on", "goes on", "another goes on"),
     *("another goes on", "another goes on", "refund", "refund of another", "another account", "cut-off", "cut-off"),
     *("days pass", "at_once", "daily", "weekly"),
 )
@@ -58,6 +65,27 @@ class BankRules(Rules):
     def moves(self, where: int) -> None:
         """The authority enters the account that the institution has now; -1: the first."""
         self._move(self._place(where))
+
+    @precondition(lambda self: len(self.order_ids) < MOST_ORDERS)
+    @rule(
+        guardian=st.integers(0, 1),
+        course=st.integers(1, 2),
+        where=st.integers(-1, len(PLACES) - 1),
+        rounds=st.sampled_from((1, 2, 4)),
+        again=st.integers(0, 2),
+    )
+    def moves_while_somebody_buys(self, guardian: int, course: int, where: int, rounds: int, again: int) -> None:
+        """Before the guardian has the contract, or signs it, or pays; some commands of the purchase come once more."""
+        self.buys(guardian, course)
+        self.works(rounds, PARTICIPANTS)
+        self._move(self._place(where))
+        self.works(1, PARTICIPANTS)
+        for which in range(again):
+            self.simulation.say_again(2 * which)  # the one before what was just said again
+        self.works(1, PARTICIPANTS)
+        for _ in range(2):
+            self._goes_on(len(self.order_ids) - 1)
+            self.works(4, PARTICIPANTS)
 
     @rule(
         where=st.sampled_from((*range(len(NO_PLACES)), "same")),
@@ -89,6 +117,7 @@ class BankRules(Rules):
         where=st.integers(0, len(PLACES) - 1),
         mode=st.sampled_from(("", "", "daily", "daily", "weekly")),
         wrong=st.sampled_from((None, None, *WRONG)),
+        first=st.sampled_from(BEGINNINGS),
         then=st.lists(st.sampled_from(IN_FLIGHT), min_size=2, max_size=8),
         rounds=st.sampled_from((0, 1, 3)),
     )
@@ -98,6 +127,7 @@ class BankRules(Rules):
         where: int,
         mode: SettlementMode | Literal[""],
         wrong: tuple[InstructionKind, Name] | None,
+        first: tuple[str, ...],
         then: list[str],
         rounds: int,
     ) -> None:
@@ -110,10 +140,14 @@ class BankRules(Rules):
         if wrong:
             self.misbehave(wrong[1], wrong[0], None, 20)
         mine = (self._paid_orders() or self.order_ids)[order % max(1, len(self._paid_orders()))]
-        for what in ("goes on", "moves", "buys", *then):
+        for what in (*first, *then):
             match what:
                 case "moves" | "moves on" | "moves back":
                     self._move(self._place({"moves": where, "moves on": (where + 1) % len(PLACES)}.get(what, -1)))
+                case "moves within":
+                    place = self.agreement.banks.places.get(str(mine), self.agreement.banks.place)
+                    self._move(replace(place, supervised=f"1108{where:09}"))
+                    self.works(1, PARTICIPANTS)
                 case "buys" if len(self.order_ids) < MOST_ORDERS:
                     self._pay_for_another()
                 case "goes on":

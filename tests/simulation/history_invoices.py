@@ -2,14 +2,23 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from shared.actors import Actor
-from shared.contracts.orders import IssueInvoice, LessonKey, ListOverdueInvoices, RedLetterInvoice, ShowInvoices
+from shared.contracts.orders import (
+    AnswerObjection,
+    DecideObjection,
+    IssueInvoice,
+    LessonKey,
+    ListOverdueInvoices,
+    ObjectLesson,
+    RedLetterInvoice,
+    ShowInvoices,
+)
 from shared.ids import derived_id
 from shared.settings import PARTICIPANTS
 from tests.simulation.model_invoices import DAYS, STRANGER, fee_received
@@ -36,18 +45,27 @@ class InvoiceRules(Rules):
         self.issues: list[IssueInvoice] = []
         self.reds: list[RedLetterInvoice] = []
 
-    @initialize(late=st.lists(st.tuples(ORDER, st.sampled_from(ABOUT_INVOICES)), max_size=5))
+    @initialize(late=st.lists(st.tuples(ORDER, st.sampled_from(ABOUT_INVOICES)), min_size=1, max_size=6))
     def when_all_is_over(self, late: list[tuple[int, str]]) -> None:
         """What is told of invoices when some have been owed for a month."""
         self.late = late
 
-    @precondition(lambda self: any(fees for fees in self._received().values()))
-    @rule(order=ORDER, what=st.lists(st.sampled_from(ABOUT_INVOICES), min_size=1, max_size=5), rounds=st.integers(0, 2))
-    def gives_invoices(self, order: int, what: list[str], rounds: int) -> None:
-        """The institution tells of its invoices for an order of which it has received something."""
+    @precondition(lambda self: any(one.state == "enrolled" for one in self.agreement.orders.purchases.values()))
+    @rule(
+        order=ORDER,
+        earns=st.sampled_from(("nothing", "a fee", "a part")),
+        what=st.lists(st.sampled_from(ABOUT_INVOICES), min_size=2, max_size=6),
+        rounds=st.integers(0, 2),
+    )
+    def gives_invoices(self, order: int, earns: str, what: list[str], rounds: int) -> None:
+        """The institution tells of its invoices for an order of which it has received something, or is just to."""
+        paid = [order_id for order_id, one in self.agreement.orders.purchases.items() if one.state == "enrolled"]
         received = [order_id for order_id, fees in self._received().items() if fees]
+        order_id = UUID((received or paid)[order % len(received or paid)])
+        if earns != "nothing" or not received:
+            self._earn(order_id, in_part=earns == "a part")
         for one in what:
-            self._speak(one, UUID(received[order % len(received)]), self.people.institution_actor)
+            self._speak(one, order_id, self.people.institution_actor)
             self.works(rounds, PARTICIPANTS)
 
     @rule(order=WHICH, what=st.sampled_from(ABOUT_INVOICES), who=st.integers(0, 4))
@@ -56,6 +74,22 @@ class InvoiceRules(Rules):
         orders = [*self.order_ids, derived_id("no order")]
         anybody = (*self.people.guardians, AUTHORITY, Actor(STRANGER, "institution"), self.people.institution_actor)
         self._speak(what, orders[order % len(orders)], anybody[who])
+
+    def _earn(self, order_id: UUID, *, in_part: bool) -> None:
+        """A lesson is filed, and confirmed; or its guardian objects, and the authority splits its fee."""
+        self._goes_on(self.order_ids.index(order_id))
+        self.works(4, PARTICIPANTS)
+        purchase = self.agreement.orders.purchases[str(order_id)]
+        filed = [number for number, one in purchase.lessons.items() if one.state == "applied"]
+        if not in_part or not filed:
+            self._goes_on(self.order_ids.index(order_id))
+        else:
+            about: dict[str, Any] = {"order_id": order_id, "lesson_no": filed[0]}
+            part = PRICE_FEN // LESSONS // 3
+            self.ask(ObjectLesson(**about, reason="老师迟到四十分钟"), Actor(purchase.guardian, "guardian"))
+            self.ask(AnswerObjection(**about, text="已补课"), self.people.institution_actor)
+            self.ask(DecideObjection(**about, decision="split", release_fen=part, reason="双方各有责任"), AUTHORITY)
+        self.works(4, PARTICIPANTS)
 
     def _received(self) -> dict[str, dict[int, int]]:
         """Order → lesson → what the institution has of its fee."""
@@ -153,7 +187,7 @@ class InvoiceRules(Rules):
         if owed:
             self.run(self.simulation.set_clock(max(self.simulation.now, owed[-1] + SECOND)))
             self._list("list by pages", AUTHORITY)
-            self._look(self.order_ids)
+        self._look(self.order_ids)
 
     def _owed_until(self) -> list[datetime]:
         model = self.agreement.orders

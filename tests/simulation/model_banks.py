@@ -113,7 +113,10 @@ class Banks:
         self.told.setdefault(key, (AT_THE_BANK.get(what, what), bank, supervised, to, amount, reference))
 
     def hear(self, m: Heard) -> None:
-        """A bank hears an instruction: it must be the right bank, and the right accounts."""
+        """Orders hears of a seat, or a bank of an instruction: with the right bank, and the right accounts."""
+        if m.type == "catalog.seat.reserved.v1":
+            offered, should_be = m.data["account"], account_of(self.places[m.data["order_id"]])
+            assert offered == should_be, f"offered with {offered}, should be {should_be}"
         if m.type != "bank.instruct.v1":
             return
         number = m.data["number"]
