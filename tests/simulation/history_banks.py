@@ -38,10 +38,11 @@ WRONG: Final[tuple[tuple[InstructionKind, Name], ...]] = (
     *(("payout", "refuse"), ("payout", "return_after"), ("payout", "silent"), ("payout", "slow")),
     *(("refund", "refuse"), ("refund", "return_after"), ("collect", "slow"), ("collect", "silent")),
 )
+TWO_SUMS: Final = ("moves within", "buys", "goes on", "another goes on", "goes on", "another goes on", "cut-off")
 BEGINNINGS: Final = (
     ("goes on", "moves", "buys"),
     ("moves", "buys", "goes on", "another goes on"),
-    ("moves within", "buys", "goes on", "another goes on", "goes on", "another goes on", "cut-off"),
+    TWO_SUMS,
 )
 """A lesson is on its way when it moves; or orders of two banks, or of two accounts of one bank, go on together."""
 IN_FLIGHT: Final = (
@@ -54,12 +55,14 @@ IN_FLIGHT: Final = (
 class BankRules(Rules):
     """Moves to another bank."""
 
-    @initialize(where=st.sampled_from((None, None, 0, 1, 2, 3)))
-    def is_elsewhere(self, where: int | None) -> None:
-        """It has moved before anybody bought, or while somebody buys."""
+    @initialize(where=st.sampled_from((None, 0, 1, 2, 3, 3)), buys=st.booleans())
+    def is_elsewhere(self, where: int | None, buys: bool) -> None:
+        """It has moved before anybody bought, or while somebody buys; and then somebody does."""
         if where is not None:
             self._move(self._place(where))
             self.works(1, PARTICIPANTS)
+            if buys and len(self.order_ids) < MOST_ORDERS - 1:
+                self._pay_for_another()
 
     @rule(where=st.integers(-1, len(PLACES) - 1))
     def moves(self, where: int) -> None:
@@ -135,8 +138,8 @@ class BankRules(Rules):
         something may go wrong at a bank."""
         if not self._paid_orders():
             self._pay_for_another()
-        if mode:
-            self._settle_by(mode)
+        if mode or first == TWO_SUMS:
+            self._settle_by(mode or "daily")
         if wrong:
             self.misbehave(wrong[1], wrong[0], None, 20)
         mine = (self._paid_orders() or self.order_ids)[order % max(1, len(self._paid_orders()))]
@@ -164,7 +167,7 @@ class BankRules(Rules):
                     self.later(days=2)
                 case "at_once" | "daily" | "weekly" as chosen:
                     self._settle_by(chosen)
-            self.works(rounds, PARTICIPANTS)
+            self.works(3 if mode or first == TWO_SUMS else rounds, PARTICIPANTS)  # else little is ever gathered
 
     def _paid_orders(self) -> list[UUID]:
         return [UUID(id_) for id_, one in self.agreement.orders.purchases.items() if one.state == "enrolled"]

@@ -55,16 +55,19 @@ class InvoiceRules(Rules):
         order=ORDER,
         earns=st.sampled_from(("nothing", "a fee", "a part")),
         what=st.lists(st.sampled_from(ABOUT_INVOICES), min_size=2, max_size=6),
+        another=st.booleans(),
         rounds=st.integers(0, 2),
     )
-    def gives_invoices(self, order: int, earns: str, what: list[str], rounds: int) -> None:
+    def gives_invoices(self, order: int, earns: str, what: list[str], another: bool, rounds: int) -> None:
         """The institution tells of its invoices for an order of which it has received something, or is just to."""
         paid = [order_id for order_id, one in self.agreement.orders.purchases.items() if one.state == "enrolled"]
         received = [order_id for order_id, fees in self._received().items() if fees]
         order_id = UUID((received or paid)[order % len(received or paid)])
         if earns != "nothing" or not received:
             self._earn(order_id, in_part=earns == "a part")
-        for one in what:
+        for number, one in enumerate(what):
+            if another and number == len(what) // 2:  # from now on of another order
+                order_id = UUID((received or paid)[(order + 1) % len(received or paid)])
             self._speak(one, order_id, self.people.institution_actor)
             self.works(rounds, PARTICIPANTS)
 
