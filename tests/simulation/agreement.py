@@ -12,7 +12,7 @@ from tests.faults.world import World
 from tests.simulation import statements
 from tests.simulation.agreement_more import check_banks, check_custody, check_invoices
 from tests.simulation.model import Complaints, Orders, Said, Timers, same
-from tests.simulation.model_banks import Banks, Place
+from tests.simulation.model_banks import RESERVE, Banks, Place
 from tests.simulation.model_catalog import FREEZE_TIMER, Catalog
 from tests.simulation.model_money import Escrow
 from tests.simulation.model_settlements import CLOSE
@@ -49,7 +49,6 @@ SELECT order_id::text, lesson_no, settlement_id::text FROM gathered WHERE settle
 _FROZEN_UNTIL: Final = "SELECT frozen_until FROM institutions"
 _SOLD: Final = "SELECT order_id::text FROM reservations WHERE course_id IS NOT NULL"
 _FREEZE_TIMERS: Final = "SELECT subject, due_at FROM timers WHERE type = $1"
-RESERVE: Final = "catalog.seat.reserve.v1"
 CONFLICT: Final = "!idempotency_conflict"
 
 

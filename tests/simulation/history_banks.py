@@ -14,7 +14,7 @@ from shared.contracts.catalog import BankAccount, UpdateDisclosure
 from shared.contracts.escrow import ChangePayoutAccount, ChooseSettlement, SettlementMode
 from shared.ids import derived_id
 from shared.settings import PARTICIPANTS
-from tests.simulation.model_banks import Place, account_of
+from tests.simulation.model_banks import RESERVE, Place, account_of
 from tests.simulation.model_suspense import OPERATOR
 from tests.simulation.people import AUTHORITY
 from tests.simulation.rules import MOST_ORDERS, ORDER, Rules
@@ -64,10 +64,14 @@ class BankRules(Rules):
             if buys and len(self.order_ids) < MOST_ORDERS - 1:
                 self._pay_for_another()
 
-    @rule(where=st.integers(-1, len(PLACES) - 1))
-    def moves(self, where: int) -> None:
-        """The authority enters the account that the institution has now; -1: the first."""
+    @rule(where=st.integers(-1, len(PLACES) - 1), again=st.booleans())
+    def moves(self, where: int, again: bool) -> None:
+        """The authority enters the account that the institution has now; -1: the first. `again`: then all who have
+        bought ask for their seats once more."""
         self._move(self._place(where))
+        if again:
+            self.works(1, PARTICIPANTS)
+            self.simulation.say_again_all(RESERVE)
 
     @precondition(lambda self: len(self.order_ids) < MOST_ORDERS)
     @rule(

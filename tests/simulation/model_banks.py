@@ -18,6 +18,7 @@ BANKS: Final[dict[str, tuple[time, Form]]] = {
     "jiangnan": (time(15, 30), "csv"),
 }
 """Those that supervise: until when a day's sums are taken, and the form of the statement."""
+RESERVE: Final = "catalog.seat.reserve.v1"
 SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
 FRIDAY: Final = 4
 LETTERS: Final = {"collect": "C", "payout": "P", "refund": "R", "return": "S", "gathered": "G"}

@@ -312,6 +312,12 @@ class Simulation:
             self._say_again(commands[-1 - pick % len(commands)])
             self.counts["commands given once more"] += 1
 
+    def say_again_all(self, type_: str) -> None:
+        """Every command of a type is given once more."""
+        for record in [r for r in self.topics.records if TOPICS_BY_NAME[r.topic].kind == "commands"]:
+            if json.loads(record.value)["type"] == type_:
+                self._say_again(record)
+
     def say_again_what_to_collect(self) -> bool:
         """Asks the bank, once a history, of everything that it was to collect. It may have been silent of what it has
         done, and is not asked any more when the order was paid in another way; else only a statement would show it."""
