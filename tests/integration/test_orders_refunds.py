@@ -298,6 +298,14 @@ async def test_nothing_is_refunded_of_a_purchase_that_is_not_in_its_course(count
     await counter.refused_without_a_trace("refund_nothing", asking(order, 0), family.actor, order)
 
 
+@pytest.mark.parametrize("state", ["placed", "to_sign", "paying"])
+async def test_what_is_not_paid_has_nothing_to_give_back(counter: Counter, family: Family, state: str) -> None:
+    order = await counter.bring(family, state)
+    quote = QuoteRefund(order_id=order.order_id)
+    for asked_for in (asking(order, 0), asking(order, 1), quote):
+        await counter.refused_without_a_trace("order_state", asked_for, family.actor, order)
+
+
 # --- an institution that is gone --------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from hypothesis.stateful import get_state_machine_test
 from ops.stack.servers import Servers
 from shared.settings import PARTICIPANTS
 from tests.simulation.history import History
+from tests.simulation.history_banks import TWO_SUMS
 from tests.simulation.people import move_in
 from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS, Simulation
 
@@ -67,6 +68,24 @@ def test_a_history_played_by_hand_reaches_the_payout_through_every_crash(simulat
         assert sum(times for what, times in counts.items() if what.endswith(f"died at {label}")) > 0, label
     for what in ("records that came again", "asked again: the same", "refused: actor_forbidden", "timers fired"):
         assert counts[what] > 0, what
+
+
+def test_a_history_played_by_hand_moves_to_other_banks_and_gives_invoices(simulation: Simulation) -> None:
+    simulation.counts.clear()
+    history = History()
+    then = ["moves", "refund", "another goes on", "another goes on", "cut-off", "moves back"]
+    history.moves_with_money_in_flight(order=0, where=0, mode="daily", wrong=None, first=TWO_SUMS, then=then, rounds=1)
+    said = ["issue", "red", "issue", "issue of another"]
+    history.gives_invoices(order=0, earns="a part", what=said, another=False, rounds=2)
+    history.when_all_is_over(late=[(0, "red"), (0, "list by pages")])
+    history.teardown()
+    counts = simulation.counts
+    assert counts["cut-offs with more than one sum"] == 1
+    for what in ("refund", "gathered"):
+        assert counts[f"told: {what}, at a bank that was left"] > 0, what
+    for what in ("issued", "issued after a red one", "red-lettered", "shown as overdue"):
+        assert counts[f"invoices {what}"] > 0, what
+    assert counts["refused: invoice_exists"] > 0
 
 
 # A failure is made smaller before it is shown, and that takes minutes.

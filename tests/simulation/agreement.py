@@ -10,7 +10,9 @@ from shared.messaging.handlers import in_groups
 from tests.faults import invariants
 from tests.faults.world import World
 from tests.simulation import statements
+from tests.simulation.agreement_more import check_banks, check_custody, check_invoices
 from tests.simulation.model import Complaints, Orders, Said, Timers, same
+from tests.simulation.model_banks import RESERVE, Banks, Place
 from tests.simulation.model_catalog import FREEZE_TIMER, Catalog
 from tests.simulation.model_money import Escrow
 from tests.simulation.model_settlements import CLOSE
@@ -53,11 +55,12 @@ CONFLICT: Final = "!idempotency_conflict"
 class Agreement:
     """The models of one history and what they expect; it watches the simulation."""
 
-    def __init__(self, simulation: Simulation, institution: str, authority: str) -> None:
+    def __init__(self, simulation: Simulation, institution: str, authority: str, place: Place) -> None:
         self.simulation = simulation
+        self.banks = Banks(institution, authority, place)
         self.orders = Orders(institution, authority, simulation.contracts)
-        self.escrow = Escrow(institution, authority)
-        self.catalog = Catalog(authority)
+        self.escrow = Escrow(institution, authority, self.banks)
+        self.catalog = Catalog(authority, self.banks)
         self.complaints = Complaints()
         self.expected: dict[UUID, str] = {}
         """Asking → what must be answered."""
@@ -79,6 +82,10 @@ class Agreement:
         if any(m.type == CLOSE for m in fresh.values()):
             rows = await self.simulation.rows("escrow", _SETTLEMENT_OF)
             self.escrow.settlements.ids = {(row["order_id"], row["lesson_no"]): row["settlement_id"] for row in rows}
+        if any(m.type == RESERVE for m in fresh.values()):
+            self.banks.with_seat = {row["order_id"] for row in await self.simulation.rows("catalog", _SOLD)}
+        for m in fresh.values():
+            self.banks.hear(m)
         for group in in_groups(cast(Any, fresh.values()), lambda m: id(entries[m.type].handle)):
             for m in cast(Sequence[Heard], group):
                 self._heard[service, m.id] = m, self._hear(service, m)
@@ -152,15 +159,20 @@ class Agreement:
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
         refunds = {(id_, refund_id): one for id_, p in purchases.items() for refund_id, one in p.refunds.items()}
         agree(found, {key: (one.state, str(one.lessons), one.deduction, one.act_by) for key, one in refunds.items()})
+        await check_invoices(self.simulation, self.orders.invoices, agree)
         await self._check_timers("orders", self.orders.timers)
         await self._check_said("orders", self.orders.said)
 
     async def _check_escrow(self) -> None:
-        sql = """SELECT order_id::text, state, suspensions, paid_fen, held_fen, releasing_fen, released_fen,
-                        refunding_fen, refunded_fen FROM accounts"""
+        sql = """SELECT order_id::text, bank, supervised_account, payout_account, state, suspensions, paid_fen,
+                        held_fen, releasing_fen, released_fen, refunding_fen, refunded_fen FROM accounts"""
         found = {row["order_id"]: tuple(row)[1:] for row in await self.simulation.rows("escrow", sql)}
         accounts = self.escrow.accounts
-        agree(found, {id_: (one.state, one.suspended, *one.balances()) for id_, one in accounts.items()})
+        books = {
+            id_: (one.bank, one.supervised, one.payout_account, one.state, one.suspended, *one.balances())
+            for id_, one in accounts.items()
+        }
+        agree(found, books)
         sql = """SELECT order_id::text, kind, lesson_no, amount_fen, state, attempt, turn, asks, reference,
                         counter_account FROM instructions"""
         found = {tuple(row)[:3]: tuple(row)[3:] for row in await self.simulation.rows("escrow", sql)}
@@ -190,15 +202,16 @@ class Agreement:
         )
         rows = await self.simulation.rows("escrow", "SELECT bank, payout_account, changed_by FROM payout_accounts")
         agree({row["bank"]: tuple(row)[1:] for row in rows}, dict(model.accounts))
-        sql = "SELECT order_id::text, lesson_no, bank, payout_account, amount_fen, settlement_id::text FROM gathered"
+        sql = """SELECT order_id::text, lesson_no, bank, supervised_account, payout_account, amount_fen,
+                        settlement_id::text FROM gathered"""
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("escrow", sql)}
         agree(found, {lesson: tuple(vars(one).values()) for lesson, one in model.gathered.items()})
-        sql = """SELECT settlement_id::text, bank, payout_account, amount_fen, lessons, state, attempt, turn, asks,
-                        reference, booked_step FROM settlements"""
+        sql = """SELECT settlement_id::text, bank, supervised_account, payout_account, amount_fen, lessons, state,
+                        attempt, turn, asks, reference, booked_step FROM settlements"""
         found = {row["settlement_id"]: tuple(row)[1:] for row in await self.simulation.rows("escrow", sql)}
         told = {
             id_: (
-                *(one.bank, one.to, one.amount, len(one.lessons)),
+                *(one.bank, one.supervised, one.to, one.amount, len(one.lessons)),
                 *(one.state, one.attempt, one.turn, one.asks, one.reference, one.booked),
             )
             for id_, one in model.settlements.items()
@@ -207,6 +220,7 @@ class Agreement:
 
     async def _check_catalog(self) -> None:
         """Freezes, and that nobody has a seat who asked for it only while the institution was frozen."""
+        await check_banks(self.simulation, self.banks, agree)
         frozen = [row["frozen_until"] for row in await self.simulation.rows("catalog", _FROZEN_UNTIL)]
         assert frozen == [self.catalog.frozen_until], (frozen, self.catalog.frozen_until)
         sold = {row["order_id"] for row in await self.simulation.rows("catalog", _SOLD)}
@@ -253,6 +267,7 @@ class Agreement:
         assert not found, found
         differences = list(money_that_banks_and_books_disagree_about(world))
         assert not differences, differences
+        await check_custody(self.simulation, self.escrow, agree)
         states = {id_: p.state for id_, p in self.orders.purchases.items()}
         assert set(states.values()) <= {"enrolled", "ended"}, states
         asked, answered = self.simulation.askings.keys(), self.simulation.answers.keys()
@@ -292,7 +307,7 @@ class Agreement:
             counts[f"settlements {settlement.state}"] += 1
             counts["settlements came back"] += settlement.turn
         counts["lessons gathered"] += len(self.escrow.settlements.gathered)
-        counts += self.escrow.counts + self.catalog.counts
+        counts += self.escrow.counts + self.catalog.counts + self.banks.counts + self.orders.invoices.counts
         refused = {id_ for id_, p in self.orders.purchases.items() if p.reason == "institution_frozen"}
         assert refused <= self.catalog.turned_away, (refused, self.catalog.turned_away)
         for answer in self.expected.values():

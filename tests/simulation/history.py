@@ -37,6 +37,8 @@ from shared.contracts.orders import (
 )
 from shared.ids import derived_id
 from shared.settings import PARTICIPANTS
+from tests.simulation.history_banks import BankRules
+from tests.simulation.history_invoices import InvoiceRules
 from tests.simulation.history_settlements import SUMS_GO_WRONG, SettlementRules
 from tests.simulation.history_suspense import DECISIONS as ABOUT_SUSPENSE
 from tests.simulation.history_suspense import SuspenseRules
@@ -76,7 +78,7 @@ MOMENTS: Final = ("a minute", "a quarter", "an hour", "a day", "due", "almost du
 SECOND: Final = timedelta(seconds=1)
 
 
-class History(SuspenseRules, SettlementRules):
+class History(SuspenseRules, SettlementRules, BankRules, InvoiceRules):
     """One history. Its rules are what people, the bank, Kafka, the scheduler and power cuts may do."""
 
     def __init__(self) -> None:
@@ -530,6 +532,7 @@ class History(SuspenseRules, SettlementRules):
         self.simulation.counts["histories"] += 1
         if sys.exc_info()[0] is None:
             self.run(self._come_to_rest())
+            self.invoices_are_late()
             self.run(self.agreement.check_the_end())
             counts = self.agreement.counts()
             if currently_in_test_context():  # a history may be played by hand as well

@@ -15,8 +15,11 @@ from tests.simulation.people import AUTHORITY
 from tests.simulation.rules import LAST_DAY, Rules
 
 MODES: Final[tuple[SettlementMode, ...]] = ("at_once", "daily", "weekly")
-ACCOUNTS: Final = (("icbc", "622200000001"), ("icbc", "622200000002"), ("pboc", "622200000001"), ("icbc", "账号"))
-"""Two to which it may move, one at a bank that does not supervise, and one that is none."""
+ACCOUNTS: Final = (
+    *(("icbc", "622200000001"), ("icbc", "622200000002"), ("pboc", "622200000001"), ("icbc", "账号")),
+    *(("abc", "622848000009"), ("jiangnan", "622452000009")),
+)
+"""Two to which it may move, one at a bank that does not supervise, one that is none; two at other banks."""
 SUMS_GO_WRONG: Final[tuple[Name, ...]] = (
     *("refuse", "return_after", "return_after", "silent", "unknown", "slow", "repeat", "accept_first"),
 )
@@ -34,7 +37,7 @@ class SettlementRules(Rules):
     def _choose(self, mode: SettlementMode, actor: Actor) -> None:
         self.ask(ChooseSettlement(institution_id=self.people.institution.institution_id, mode=mode), actor)
 
-    @rule(which=st.sampled_from((0, 1, 0, 1, 2, 3)), who=st.sampled_from((0, 0, 0, 1)))
+    @rule(which=st.sampled_from((0, 1, 0, 1, 2, 3, 4, 5)), who=st.sampled_from((0, 0, 0, 1)))
     def has_another_account(self, which: int, who: int) -> None:
         """The institution has another payout account, or names one that cannot be; only it may."""
         self._change_account(which, (self.people.institution_actor, AUTHORITY)[who])

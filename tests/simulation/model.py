@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from tests.simulation.model_invoices import Invoices, in_words
 from tests.simulation.simulation import Heard
 
 SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
@@ -161,9 +162,12 @@ class Orders:
         self.purchases: dict[str, Purchase] = {}
         self.timers: Timers = {}
         self.said: Said = Counter()
+        self.invoices = Invoices(self)
 
     def hear(self, m: Heard) -> str:
         """One message."""
+        if m.type.startswith("orders.invoice."):
+            return self.invoices.hear(m)
         order = str(m.data.get("order_id", m.partitionkey))
         purchase = self.purchases.get(order)
         if m.type == "orders.purchase.place.v1":
@@ -569,6 +573,8 @@ class Complaints:
 def same(expected: str, envelope: dict[str, Any]) -> bool:
     """Whether an answer says what it must."""
     data = envelope["data"]
+    if envelope["type"].startswith("orders.invoice."):
+        return in_words(envelope["type"], data) == expected
     said = (
         "!" + data["code"]
         if envelope["type"] == "problem.v1"

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from tests.simulation.model import DAY, Said, Timers
+from tests.simulation.model_banks import Banks
 from tests.simulation.simulation import Heard
 
 FREEZE_TIMER: Final = "catalog.institution.freeze_deadline.v1"
@@ -15,8 +16,9 @@ class Catalog:
     """The freezes of the one institution. `offered`: orders that asked for a seat while it could sell, `turned_away`:
     those that asked while it was frozen."""
 
-    def __init__(self, authority: str) -> None:
+    def __init__(self, authority: str, banks: Banks) -> None:
         self.authority = authority
+        self.banks = banks
         self.frozen_until: datetime | None = None
         self.offered: set[str] = set()
         self.turned_away: set[str] = set()
@@ -39,6 +41,9 @@ class Catalog:
             case "catalog.seat.reserve.v1":
                 frozen = self.frozen_until is not None and m.now < self.frozen_until
                 (self.turned_away if frozen else self.offered).add(m.data["order_id"])
+                self.banks.sell(m.data["order_id"])
+            case "catalog.institution.disclose.v1":
+                return self.banks.disclose(m)
         return "listed"
 
     def _freeze(self, m: Heard, institution: str, until: datetime) -> str:

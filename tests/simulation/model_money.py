@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Final
 
 from tests.simulation.model import DAY, MINUTE
+from tests.simulation.model_banks import Banks
 from tests.simulation.model_payments import (
     INSTRUCT,
     INSTRUCTION_TIMER,
@@ -28,8 +29,8 @@ KINDS: Final = {"C": "collect", "P": "payout", "R": "refund", "S": "return", "G"
 class Escrow(Books):
     """Accounts and what banks were told."""
 
-    def __init__(self, institution: str, authority: str) -> None:
-        super().__init__()
+    def __init__(self, institution: str, authority: str, banks: Banks) -> None:
+        super().__init__(banks)
         self.suspense = Suspense(self)
         self.settlements = Settlements(self, institution, authority)
 
@@ -50,7 +51,8 @@ class Escrow(Books):
         if m.type == "escrow.payment.collect.v1":
             if account is None:
                 pay_by = datetime.fromisoformat(m.data["pay_by"])
-                place = [m.data["account"][part] for part in ("bank", "supervised_account", "payout_account")]
+                at = self.banks.places[order]
+                place = at.bank, at.supervised, at.payout
                 self.accounts[order] = account = Account(m.data["amount_fen"], m.data["lessons"], pay_by, *place)
                 account.payments["collect", 0] = payment = Payment(account.price)
                 self.timers[PAYMENT_TIMER, order] = pay_by
@@ -179,6 +181,15 @@ class Escrow(Books):
 
     def _tell(self, m: Heard, order: str, kind: str, number: int, payment: Payment) -> None:
         payment.state = "sent"
+        account = self.accounts[order]
+        self.banks.tell(
+            (kind, order, number, payment.attempt),
+            bank=account.bank,
+            supervised=account.supervised,
+            amount=payment.amount,
+            to=(payment.to or account.payout_account) if kind == "payout" else "",
+            reference=account.reference if kind == "refund" else "",
+        )
         self.said[INSTRUCT, order] += 1
         self._look_again(m, order, kind, number, payment)
 

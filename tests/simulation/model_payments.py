@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from tests.simulation.model import DAY, HOUR, MINUTE, Said, Timers
+from tests.simulation.model_banks import Banks
 
 INSTRUCT: Final = "bank.instruct.v1"
 PAYMENT_TIMER: Final = "escrow.payment.deadline.v1"
@@ -80,7 +81,8 @@ class Account:
 class Books:
     """All accounts, and what was said and is to come of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, banks: Banks) -> None:
+        self.banks = banks
         self.accounts: dict[str, Account] = {}
         self.freezes: dict[str, tuple[str, int]] = {}
         """Institution → how catalog told last that it stands, and with which change."""

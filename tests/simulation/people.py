@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from ops.scenario import Guardian, Institution, Scenario
 from shared.actors import Actor, issue_proof
-from shared.contracts.catalog import CourseView
+from shared.contracts.catalog import CourseView, Disclosure, InstitutionView, LookUpInstitution
 from shared.contracts.notify import Phone
 from shared.contracts.orders import SignedIn, SignIn
 from shared.ids import derived_id
@@ -32,6 +32,7 @@ class People:
     """Everybody who asks for something."""
 
     institution: Institution
+    disclosure: Disclosure
     courses: tuple[CourseView, ...]
     guardians: tuple[Actor, ...]
 
@@ -75,4 +76,5 @@ async def move_in(simulation: Simulation) -> People:
         courses.append(course)
     guardians = [await scenario.new_guardian(f"+8613900000{number:03}") for number in range(GUARDIANS)]
     actors = tuple(Actor(str(guardian.account_id), "guardian") for guardian in guardians)
-    return People(institution, tuple(courses), actors)
+    shown = await scenario.ask(LookUpInstitution(query=institution.name), InstitutionView)
+    return People(institution, shown.disclosure, tuple(courses), actors)

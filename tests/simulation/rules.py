@@ -15,6 +15,7 @@ from shared.contracts.bank import InstructionKind
 from shared.contracts.envelope import Request
 from shared.settings import PARTICIPANTS
 from tests.simulation.agreement import Agreement
+from tests.simulation.model_banks import Place
 from tests.simulation.people import AUTHORITY, People
 from tests.simulation.simulation import START, Simulation
 
@@ -35,7 +36,9 @@ class Rules(RuleBasedStateMachine):
         super().__init__()
         self.run = self.simulation.run
         self.run(self.simulation.begin())
-        self.agreement = Agreement(self.simulation, self.people.institution_actor.subject, AUTHORITY.subject)
+        account = self.people.institution.account
+        place = Place(account.bank, account.supervised_account, account.payout_account)
+        self.agreement = Agreement(self.simulation, self.people.institution_actor.subject, AUTHORITY.subject, place)
         self.simulation.watcher = self.agreement
         self.order_ids: list[UUID] = []
         self.asked: dict[UUID, tuple[Request, Actor]] = {}
@@ -56,6 +59,26 @@ class Rules(RuleBasedStateMachine):
         """Nothing special for a while."""
         for _ in range(rounds):
             self.run(self.simulation.round(names))
+
+    def buys(self, guardian: int, course: int) -> None:
+        """A guardian buys."""
+        raise NotImplementedError
+
+    def _goes_on(self, order: int) -> None:
+        """Whoever has to do something about an order does it."""
+        raise NotImplementedError
+
+    def _ask_back(self, order_id: UUID, fen: int, excluded: Sequence[int], guardian: str) -> None:
+        """The guardian of an order asks for the rest of its fee."""
+        raise NotImplementedError
+
+    def _step_of_refund(self, order_id: UUID, step: str) -> None:
+        """Somebody has a say about a refund."""
+        raise NotImplementedError
+
+    def goes_to_cut_off(self) -> None:
+        """It is the next cut-off."""
+        raise NotImplementedError
 
     def later(self, days: int) -> None:
         """Days pass, up to the last one, and what is due falls due."""

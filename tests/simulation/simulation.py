@@ -82,7 +82,8 @@ _HISTORY: Final = {
 _AS_IT_WAS: Final = """
 UPDATE courses SET reserved = 0, taken = 0;
 DELETE FROM institution_changes WHERE change_no > 2;
-UPDATE institutions SET frozen_until = NULL, changes = 2;
+UPDATE institutions i SET frozen_until = NULL, changes = 2, disclosure = c.disclosure, account = c.disclosure->'account'
+FROM institution_changes c WHERE c.institution_id = i.institution_id AND c.change_no = 1;
 """
 """The institution was registered and listed, and no more."""
 
@@ -310,6 +311,12 @@ class Simulation:
         if commands:
             self._say_again(commands[-1 - pick % len(commands)])
             self.counts["commands given once more"] += 1
+
+    def say_again_all(self, type_: str) -> None:
+        """Every command of a type is given once more."""
+        for record in [r for r in self.topics.records if TOPICS_BY_NAME[r.topic].kind == "commands"]:
+            if json.loads(record.value)["type"] == type_:
+                self._say_again(record)
 
     def say_again_what_to_collect(self) -> bool:
         """Asks the bank, once a history, of everything that it was to collect. It may have been silent of what it has

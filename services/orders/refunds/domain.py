@@ -149,11 +149,17 @@ def latest(refunds: Sequence[Refund]) -> Refund | None:
     return max(refunds, key=lambda refund: (refund.state not in LET_GO, refund.asked_at), default=None)
 
 
+def require_enrolled(order: Order) -> None:
+    """Raises Refused order_state if the order is not paid, or has ended: there may be nothing to quote from then, not
+    even a category, for that comes with the offer."""
+    if order.state != "enrolled":
+        raise Refused("order_state", state=order.state)
+
+
 def require_refundable(order: Order, existing: Refund | None, offered: Quote) -> None:
     """Raises Refused unless a refund may be asked for: order_state, refund_exists (one is open, or was paid),
     refund_nothing."""
-    if order.state != "enrolled":
-        raise Refused("order_state", state=order.state)
+    require_enrolled(order)
     if existing is not None and existing.state not in LET_GO:
         raise Refused("refund_exists", state=existing.state)
     if offered.refund_fen == 0:

@@ -41,6 +41,7 @@ async def quote(work: UnitOfWork, message: Message[QuoteRefund]) -> None:
     order_id = message.data.order_id
     order = await order_of(work, order_id)
     _require_guardian(work, message, order)
+    domain.require_enrolled(order)
     lessons = await work.load_all(LessonRow, Lesson, [order_id], by=("order_id",), lock=False)
     existing = domain.latest(await work.load_all(RefundRow, Refund, [order_id], by=("order_id",), lock=False))
     offered = domain.quote(order, lessons, policy_of(work, order), message.data.at_fault, work.now)
@@ -73,6 +74,7 @@ async def request(work: UnitOfWork, message: Message[RequestRefund]) -> None:
         return
     if await work.load(RefundRow, Refund, [data.refund_id], lock=False):
         raise Refused("refund_exists")  # of another order
+    domain.require_enrolled(order)
     policy = policy_of(work, order)
     offered = domain.quote(order, lessons, policy, data.at_fault, work.now)
     domain.require_refundable(order, domain.latest(refunds), offered)

@@ -1,0 +1,132 @@
+"""The model of banks: which one the institution has named, where each order's money therefore is, and what each bank
+may be told; see `model.py`."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from ops.bank.statements import Form
+from tests.simulation.simulation import Heard
+
+BANKS: Final[dict[str, tuple[time, Form]]] = {
+    "icbc": (time(16, 30), "camt053"),
+    "abc": (time(16, 0), "csv"),
+    "boc": (time(17, 0), "camt053"),
+    "ccb": (time(16, 30), "csv"),
+    "jiangnan": (time(15, 30), "csv"),
+}
+"""Those that supervise: until when a day's sums are taken, and the form of the statement."""
+RESERVE: Final = "catalog.seat.reserve.v1"
+SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
+FRIDAY: Final = 4
+LETTERS: Final = {"collect": "C", "payout": "P", "refund": "R", "return": "S", "gathered": "G"}
+"""With what the number of an instruction begins."""
+AT_THE_BANK: Final = {"return": "refund", "gathered": "payout"}
+"""What a bank calls it, if not as escrow does."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A bank, the supervised account there, and the account to which it pays out."""
+
+    bank: str
+    supervised: str
+    payout: str
+
+
+def cut_off(bank: str, mode: str, now: datetime) -> datetime:
+    """When the bank takes sums next, on a working day or a Friday; right as long as there are no holidays."""
+    at = BANKS[bank][0]
+    due = now.astimezone(SHANGHAI).replace(hour=at.hour, minute=at.minute, second=0, microsecond=0)
+    while due <= now or due.weekday() > FRIDAY or (mode == "weekly" and due.weekday() != FRIDAY):
+        due += timedelta(days=1)
+    return due.astimezone(now.tzinfo)
+
+
+def is_account(number: str) -> bool:
+    """What all these banks take for the number of an account."""
+    plain = number.replace(" ", "").replace("-", "")
+    return 2 <= len(number) <= 34 and number[0] not in " -" and plain.isascii() and plain.isalnum()
+
+
+class Banks:
+    """The one institution's bank, now and when each order got its seat; and by number what banks are told."""
+
+    def __init__(self, institution: str, authority: str, place: Place) -> None:
+        self.institution = institution
+        self.authority = authority
+        self.place = place
+        self.moves: list[Place] = []
+        self.places: dict[str, Place] = {}
+        """Order → where its money is, whatever is disclosed later."""
+        self.with_seat: set[str] = set()
+        """Orders that have got a seat: catalog's own rules say which."""
+        self.told: dict[tuple[str, str, int, int], tuple[object, ...]] = {}
+        self.counts: Counter[str] = Counter()
+
+    # --- where the institution is -----------------------------------------------------------------------------------
+
+    def disclose(self, m: Heard) -> str:
+        """The authority enters what the institution discloses; here, nothing but its account is ever another."""
+        account = m.data["disclosure"]["account"]
+        if m.actor != self.authority:
+            return "!actor_forbidden"
+        if m.data["institution_id"] != self.institution:
+            return "!institution_not_registered"
+        if account is None:
+            return "!institution_undisclosed"
+        place = Place(account["bank"], account["supervised_account"], account["payout_account"])
+        if place.bank not in BANKS:
+            return "!bank_unknown"
+        if not is_account(place.supervised) or not is_account(place.payout):
+            return "!bank_account_invalid"
+        if place != self.place:
+            self.counts["moves to another bank" if place.bank != self.place.bank else "moves within a bank"] += 1
+            self.place = place
+            self.moves.append(place)
+        return "listed"
+
+    def sell(self, order: str) -> None:
+        """A seat was asked for. The money of who gets it will be where the institution is now."""
+        if order in self.with_seat:
+            self.places.setdefault(order, self.place)
+
+    # --- what banks are told ----------------------------------------------------------------------------------------
+
+    def tell(
+        self,
+        key: tuple[str, str, int, int],
+        *,
+        bank: str,
+        supervised: str,
+        amount: int,
+        to: str = "",
+        reference: str = "",
+    ) -> None:
+        """`key`: what, of whom, of which lesson, at which attempt. A number that was told keeps what was said first."""
+        what = key[0]
+        key = LETTERS[what], *key[1:]
+        if key not in self.told:
+            elsewhere = "" if bank == self.place.bank else ", at a bank that was left"
+            self.counts[f"told: {what}{elsewhere}"] += 1
+        self.told.setdefault(key, (AT_THE_BANK.get(what, what), bank, supervised, to, amount, reference))
+
+    def hear(self, m: Heard) -> None:
+        """Orders hears of a seat, or a bank of an instruction: with the right bank, and the right accounts."""
+        if m.type == "catalog.seat.reserved.v1":
+            offered, should_be = m.data["account"], account_of(self.places[m.data["order_id"]])
+            assert offered == should_be, f"offered with {offered}, should be {should_be}"
+        if m.type != "bank.instruct.v1":
+            return
+        number = m.data["number"]
+        names = ("kind", "bank", "supervised_account", "counter_account", "amount_fen", "refund_reference")
+        said = tuple(m.data[name] for name in names)
+        should = self.told.get((number[0], m.data["order_id"], int(number[26:29], 36), int(number[29], 36)))
+        assert said == should, f"{number}: the bank was told {said}, should be {should}"
+
+
+def account_of(place: Place) -> dict[str, Any]:
+    """As catalog has it."""
+    return {"bank": place.bank, "supervised_account": place.supervised, "payout_account": place.payout}
