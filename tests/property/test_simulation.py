@@ -19,7 +19,7 @@ from hypothesis.stateful import get_state_machine_test
 
 from ops.stack.servers import Servers
 from shared.settings import PARTICIPANTS
-from tests.simulation.history import History
+from tests.simulation.history_closures import ClosingHistory, Doom
 from tests.simulation.people import move_in
 from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS, Simulation
 
@@ -35,14 +35,14 @@ SHRINK: Final = os.environ.get("SHRINK") != "no"
 @pytest.fixture(scope="module")
 def simulation(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
     with Simulation.running(servers, tmp_path_factory.mktemp("simulation")) as simulation:
-        History.simulation = simulation
-        History.people = simulation.run(move_in(simulation))
+        ClosingHistory.simulation = simulation
+        ClosingHistory.people = simulation.run(move_in(simulation))
         yield simulation
 
 
 def test_a_history_played_by_hand_reaches_the_payout_through_every_crash(simulation: Simulation) -> None:
     simulation.counts.clear()
-    history = History()
+    history = ClosingHistory()
     history.buys(guardian=0, course=1)
     for _ in range(7):  # signed, paid, the first lesson filed and confirmed, the second too, the third filed
         for who, name in enumerate(PARTICIPANTS):
@@ -67,6 +67,43 @@ def test_a_history_played_by_hand_reaches_the_payout_through_every_crash(simulat
         assert sum(times for what, times in counts.items() if what.endswith(f"died at {label}")) > 0, label
     for what in ("records that came again", "asked again: the same", "refused: actor_forbidden", "timers fired"):
         assert counts[what] > 0, what
+
+
+@pytest.mark.parametrize(
+    ("paid", "unpaid", "then", "seen"),
+    [
+        (
+            ["filed", "contested"],
+            ["paying", "to_pay"],
+            [("the same start", 0), ("dies", 0), ("show", 0), ("start", 0), ("works", 0), ("works", 0), ("start", 0)],
+            ["a lesson applied", "enrolled, refund contested", "enrolled, refund none", "paying", "to_pay"],
+        ),
+        (
+            ["granted in part", "objected", "rejected"],
+            [],
+            [("works", 0), ("buys", 0), ("works", 0), ("works", 0), ("start", 0), ("an hour", 0), ("start", 0)],
+            ["a lesson objected", "enrolled, refund paid", "enrolled, refund rejected", "to_sign"],
+        ),
+        (
+            ["quarrelled over"],
+            ["held"],
+            [("start", 0), ("works", 0), ("works", 0), ("start", 0)],
+            ["a lesson confirmed", "enrolled, refund none", "held"],
+        ),
+    ],
+)
+def test_a_history_played_by_hand_in_which_the_institution_is_gone(
+    simulation: Simulation, paid: list[str], unpaid: list[str], then: list[tuple[str, int]], seen: list[str]
+) -> None:
+    simulation.counts.clear()
+    history = ClosingHistory()
+    history.is_gone(Doom(False, paid, unpaid, first="plan", then=then, lesson=1, rounds=0, label="commit"))
+    simulation.run(simulation.settle())
+    history.tables_and_answers_are_as_the_models_say()
+    history.teardown()
+    missing = [what for what in seen if not simulation.counts[f"wound up: {what}"]]
+    assert not missing, simulation.counts
+    assert simulation.counts["wound up again"] > 0
 
 
 # A failure is made smaller before it is shown, and that takes minutes.
@@ -100,7 +137,7 @@ def play(number: int) -> None:
         suppress_health_check=list(HealthCheck),
     )
     try:
-        seed(number)(get_state_machine_test(History, settings=playing))()
+        seed(number)(get_state_machine_test(ClosingHistory, settings=playing))()
     except BaseException as failure:
         failure.add_note(f"the same histories again: SEED={number} EXAMPLES={AT_ONCE} STEPS={STEPS}")
         raise

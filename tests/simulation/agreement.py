@@ -10,8 +10,9 @@ from shared.messaging.handlers import in_groups
 from tests.faults import invariants
 from tests.faults.world import World
 from tests.simulation import statements
-from tests.simulation.model import Complaints, Orders, Said, Timers, same
+from tests.simulation.model import Complaints, Orders, Said, Timers
 from tests.simulation.model_catalog import FREEZE_TIMER, Catalog
+from tests.simulation.model_closures import Closures, same
 from tests.simulation.model_money import Escrow
 from tests.simulation.model_settlements import CLOSE
 from tests.simulation.simulation import Heard, Simulation
@@ -44,7 +45,7 @@ GROUP BY type, key
 _SETTLEMENT_OF: Final = """
 SELECT order_id::text, lesson_no, settlement_id::text FROM gathered WHERE settlement_id IS NOT NULL
 """
-_FROZEN_UNTIL: Final = "SELECT frozen_until FROM institutions"
+_STANDS: Final = "SELECT state, frozen_until FROM institutions"
 _SOLD: Final = "SELECT order_id::text FROM reservations WHERE course_id IS NOT NULL"
 _FREEZE_TIMERS: Final = "SELECT subject, due_at FROM timers WHERE type = $1"
 CONFLICT: Final = "!idempotency_conflict"
@@ -55,7 +56,7 @@ class Agreement:
 
     def __init__(self, simulation: Simulation, institution: str, authority: str) -> None:
         self.simulation = simulation
-        self.orders = Orders(institution, authority, simulation.contracts)
+        self.orders = Closures(institution, authority, simulation.contracts)
         self.escrow = Escrow(institution, authority)
         self.catalog = Catalog(authority)
         self.complaints = Complaints()
@@ -152,6 +153,10 @@ class Agreement:
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
         refunds = {(id_, refund_id): one for id_, p in purchases.items() for refund_id, one in p.refunds.items()}
         agree(found, {key: (one.state, str(one.lessons), one.deduction, one.act_by) for key, one in refunds.items()})
+        sql = """SELECT institution_id::text, run, reason, decided_by, started_at, orders, lessons, refund_fen,
+                        given_up, pending, done_orders, done_fen, finished_at FROM wind_ups"""
+        found = {row["institution_id"]: tuple(row)[1:] for row in await self.simulation.rows("orders", sql)}
+        agree(found, {id_: tuple(vars(one).values()) for id_, one in self.orders.wind_ups.items()})
         await self._check_timers("orders", self.orders.timers)
         await self._check_said("orders", self.orders.said)
 
@@ -206,11 +211,11 @@ class Agreement:
         agree(found, told)
 
     async def _check_catalog(self) -> None:
-        """Freezes, and that nobody has a seat who asked for it only while the institution was frozen."""
-        frozen = [row["frozen_until"] for row in await self.simulation.rows("catalog", _FROZEN_UNTIL)]
-        assert frozen == [self.catalog.frozen_until], (frozen, self.catalog.frozen_until)
+        """Freezes, and that nobody has a seat who asked for it only while the institution might not sell."""
+        stands = [tuple(row) for row in await self.simulation.rows("catalog", _STANDS)]
+        assert stands == [(self.catalog.state, self.catalog.frozen_until)], (stands, vars(self.catalog))
         sold = {row["order_id"] for row in await self.simulation.rows("catalog", _SOLD)}
-        assert sold <= self.catalog.offered, f"sold while frozen: {sold - self.catalog.offered}"
+        assert sold <= self.catalog.offered, f"sold by who may not: {sold - self.catalog.offered}"
         rows = await self.simulation.rows("catalog", _FREEZE_TIMERS, FREEZE_TIMER)
         agree({(FREEZE_TIMER, row["subject"]): row["due_at"] for row in rows}, self.catalog.timers)
         said = {(row["type"], row["key"]): row["times"] for row in await self.simulation.rows("catalog", _SAID)}
@@ -291,9 +296,11 @@ class Agreement:
         for settlement in self.escrow.settlements.settlements.values():
             counts[f"settlements {settlement.state}"] += 1
             counts["settlements came back"] += settlement.turn
+        counts += self.orders.counts
         counts["lessons gathered"] += len(self.escrow.settlements.gathered)
         counts += self.escrow.counts + self.catalog.counts
-        refused = {id_ for id_, p in self.orders.purchases.items() if p.reason == "institution_frozen"}
+        may_not_sell = ("institution_frozen", "institution_not_listed")
+        refused = {id_ for id_, p in self.orders.purchases.items() if p.reason in may_not_sell}
         assert refused <= self.catalog.turned_away, (refused, self.catalog.turned_away)
         for answer in self.expected.values():
             counts[f"refused: {answer[1:]}" if answer.startswith("!") else "answered"] += 1

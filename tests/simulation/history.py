@@ -50,7 +50,9 @@ UNSIGNED: Final = "f" * 64
 WHO: Final = st.sampled_from(PARTICIPANTS)
 PICKS: Final = st.lists(WHICH, min_size=1, max_size=8)
 COURSE: Final = st.integers(0, len(COURSES) - 1)
-REFUND_STEPS: Final = ("answer yes", "answer no", "grant", "grant less", "reject", "withdraw", "ask again")
+REFUND_STEPS: Final = (
+    *("answer yes", "answer no", "grant", "grant less", "grant some", "reject", "withdraw", "ask again"),
+)
 DECISIONS: Final[dict[str, tuple[Decision, int]]] = {
     "release": ("release", 0),
     "give back": ("return", 0),
@@ -246,9 +248,11 @@ class History(SuspenseRules, SettlementRules):
             case "answer yes" | "answer no":
                 answer = AnswerRefund(**about, agrees=step == "answer yes")
                 self.ask(answer, self.people.institution_actor)
-            case "grant" | "grant less" | "reject":
-                kept = 100 if step == "grant less" else 0
-                self.ask(DecideRefund(**about, granted=step != "reject", deduction_fen=kept, reason=step), AUTHORITY)
+            case "grant" | "grant less" | "grant some" | "reject":
+                about["deduction_fen"] = 100 if step == "grant less" else 0
+                known = purchase.refunds.get(str(refund_id))
+                about["lessons"] = known.lessons[:1] if known and step == "grant some" else ()
+                self.ask(DecideRefund(**about, granted=step != "reject", reason=step), AUTHORITY)
             case "withdraw":
                 self.ask(WithdrawRefund(**about), Actor(purchase.guardian, "guardian"))
             case "ask again":

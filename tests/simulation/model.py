@@ -324,6 +324,10 @@ class Orders:
                 pass
             case "orders.refund.decide.v1", "contested" if m.data["granted"]:
                 one.decision, one.deduction = m.data["reason"], m.data["deduction_fen"]
+                chosen = sorted(m.data["lessons"]) or one.lessons
+                for number in set(one.lessons) - set(chosen):
+                    p.lessons[number].state = "planned"
+                one.lessons = chosen
                 self._pay_back(m, order, p, one)
             case "orders.refund.decide.v1", "contested":
                 one.decision = m.data["reason"]

@@ -1,4 +1,4 @@
-"""Who lives in a simulation: an institution with two courses and families that can buy. Made once, by messages."""
+"""Who lives in a simulation: an institution with some courses and families that can buy. Made once, by messages."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,9 +18,10 @@ from tests.simulation.simulation import START, Simulation
 
 GUARDIANS: Final = 2
 LESSONS: Final = 3
-COURSES: Final = ((20, 1), (20, 10), (1, 10))
-"""Seats, and days until the first lesson: a course that begins soon, one that can be bought for long, and one of these
-with a last seat."""
+COURSES: Final = ((20, 1), (20, 10), (1, 10), (20, 25))
+"""Seats, and days until the first lesson: a course that begins soon, one that can be bought for long, one of these with
+a last seat, and one that can always be bought."""
+LATE_COURSE: Final = 3
 PRICE_FEN: Final = 170_000
 """Three lessons do not divide it: the last one costs two fen more. A third order of one child breaks the limit of 5 000
 yuan, until enough lessons of the others are consumed."""

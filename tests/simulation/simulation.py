@@ -24,6 +24,7 @@ from aiokafka import ConsumerRecord
 from ops.provision import create_databases, upgrade
 from ops.stack.servers import Servers
 from services.escrow import audit
+from services.orders.refunds import winding_up
 from shared.actors import Actor, issue_token
 from shared.contracts import topics
 from shared.contracts.envelope import CONTRACTS, Problem, Reply, Request, encode
@@ -48,6 +49,8 @@ RELAY_LABELS: Final = ("send", "mark")
 ALL_OF_IT: Final = (0,) * 200
 """Takes what waits, oldest first, as much as one poll may bring."""
 MOST_ROUNDS: Final = 200
+ORDERS_AT_ONCE: Final = 2
+"""Orders of an institution that is wound up, in one transaction: few, so that there are several of these."""
 IDS_OF_PEOPLE: Final = 100_000
 """More than are made before the first history; each history's begin there."""
 
@@ -65,7 +68,7 @@ _HISTORY: Final = {
     "catalog": ("reservations",),
     "orders": (
         *("invoice_lessons", "invoice_numbers", "invoices", "refunds", "objections", "lessons", "contracts"),
-        *("purchases", "limit_locks"),
+        *("purchases", "limit_locks", "wind_ups"),
     ),
     "escrow": (
         *("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions", "freezes"),
@@ -82,7 +85,7 @@ _HISTORY: Final = {
 _AS_IT_WAS: Final = """
 UPDATE courses SET reserved = 0, taken = 0;
 DELETE FROM institution_changes WHERE change_no > 2;
-UPDATE institutions SET frozen_until = NULL, changes = 2;
+UPDATE institutions SET frozen_until = NULL, state = 'listed', state_reason = '审核通过', changes = 2;
 """
 """The institution was registered and listed, and no more."""
 
@@ -169,6 +172,7 @@ class Simulation:
         admin, suffix = self.servers.postgres_admin_dsn, f"_s{new_id().hex[-8:]}"
         async with AsyncExitStack() as closing:
             closing.enter_context(patch.object(uuid_utils.compat, "uuid7", self._ids.new))
+            closing.enter_context(patch.object(winding_up, "ORDERS_AT_ONCE", ORDERS_AT_ONCE))
             for name, dsn in (await create_databases(admin, PARTICIPANTS, suffix=suffix)).items():
                 await upgrade(name, dsn)
                 settings = Settings(kafka="", database=dsn, keys=self.folder / "keys")
