@@ -21,7 +21,7 @@ from ops.stack.servers import Servers
 from shared.settings import PARTICIPANTS
 from tests.simulation.history_closures import ClosingHistory, Doom
 from tests.simulation.people import move_in
-from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS, Simulation
+from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS, STARTS, Simulation
 
 EXAMPLES: Final = int(os.environ.get("EXAMPLES") or 60)
 AT_ONCE: Final = 10
@@ -126,7 +126,9 @@ def test_whatever_happens_the_tables_and_the_models_agree(simulation: Simulation
 
 
 def play(number: int) -> None:
-    """One set of histories, which this number repeats."""
+    """One set of histories, which this number repeats; the day on which they begin is the number's as well."""
+    ClosingHistory.simulation.start = STARTS[number % len(STARTS)]
+    ClosingHistory.simulation.counts[f"sets from {ClosingHistory.simulation.start:%m-%d} on"] += 1
     playing = settings(
         max_examples=AT_ONCE,
         stateful_step_count=STEPS,

@@ -41,7 +41,7 @@ from tests.simulation.history_settlements import SUMS_GO_WRONG, SettlementRules
 from tests.simulation.history_suspense import DECISIONS as ABOUT_SUSPENSE
 from tests.simulation.history_suspense import SuspenseRules
 from tests.simulation.people import AUTHORITY, COURSES, LESSONS
-from tests.simulation.rules import LAST_DAY, MOST_ORDERS, ORDER, WHICH
+from tests.simulation.rules import MOST_ORDERS, ORDER, WHICH
 from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS
 
 UNSIGNED: Final = "f" * 64
@@ -106,7 +106,7 @@ class History(SuspenseRules, SettlementRules):
         self._buy(self.order_ids[-1], guardian, course)
 
     def _buy(self, order_id: UUID, guardian: int, course: int) -> None:
-        actor, course_id = self.people.guardians[guardian], self.people.courses[course].course_id
+        actor, course_id = self.people.guardians[guardian], self.courses[course].course_id
         self.ask(PlacePurchase(order_id=order_id, account_id=UUID(actor.subject), course_id=course_id), actor)
 
     @rule(order=ORDER, rounds=st.integers(0, 3))
@@ -125,7 +125,7 @@ class History(SuspenseRules, SettlementRules):
             return
         lessons = purchase.lessons.items() if purchase else ()
         for number, lesson in lessons:
-            if lesson.state == "planned" and lesson.ends_at < LAST_DAY:
+            if lesson.state == "planned" and lesson.ends_at < self.last_day:
                 if self.simulation.now < lesson.ends_at:
                     self.run(self.simulation.set_clock(lesson.ends_at))
                 self._request("apply", order_id, number, self.people.institution_actor)
@@ -316,7 +316,7 @@ class History(SuspenseRules, SettlementRules):
         guardian, institution = Actor(purchase.guardian, "guardian"), self.people.institution_actor
         speakers = dict.fromkeys(("object", "confirm", "show objection"), guardian)
         speakers |= dict.fromkeys(("apply", "answer", "accept"), institution)
-        if self.simulation.now < purchase.lessons[lesson].ends_at < LAST_DAY:
+        if self.simulation.now < purchase.lessons[lesson].ends_at < self.last_day:
             self.run(self.simulation.set_clock(purchase.lessons[lesson].ends_at))
         for what in ("apply", "object", *then):
             if what == "works":
@@ -456,7 +456,7 @@ class History(SuspenseRules, SettlementRules):
         how = MISBEHAVIOUR[kind][name % len(MISBEHAVIOUR[kind])]
         self.misbehave(how, kind, order_id, minutes)
 
-    @precondition(lambda self: self.simulation.now < LAST_DAY)
+    @precondition(lambda self: self.simulation.now < self.last_day)
     @rule(until=st.sampled_from(MOMENTS), quietly=st.booleans())
     def time_passes(self, until: str, quietly: bool) -> None:
         """To the second before something may happen, to the moment itself, or for a while.
@@ -478,10 +478,10 @@ class History(SuspenseRules, SettlementRules):
         if "due" in until:
             moments = await self.simulation.next_due()
         if "taught" in until:
-            moments = [lesson.ends_at for course in self.people.courses for lesson in course.lessons]
+            moments = [lesson.ends_at for course in self.courses for lesson in course.lessons]
         moments = [moment - SECOND * ("almost" in until) for moment in moments]
         later = sorted(moment for moment in moments if now < moment)
-        await self.simulation.set_clock(min(later[0] if later else now, LAST_DAY))
+        await self.simulation.set_clock(min(later[0] if later else now, self.last_day))
 
     @rule(who=WHO)
     def timers_fire(self, who: str) -> None:

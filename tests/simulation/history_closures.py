@@ -17,7 +17,7 @@ from shared.settings import PARTICIPANTS
 from tests.simulation.history import DECISIONS, REFUND_STEPS, History
 from tests.simulation.history_suspense import OPERATOR
 from tests.simulation.people import AUTHORITY, LATE_COURSE, LESSONS
-from tests.simulation.rules import LAST_DAY, MOST_ORDERS
+from tests.simulation.rules import MOST_ORDERS
 from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS
 
 State = Literal["listed", "suspended", "closed"]
@@ -45,7 +45,7 @@ ELSE: Final = ("buys", "buys", "closes", "closes", "freeze", "thaw", "days pass"
 class Doom:
     """How an institution ends: `paid` is what its paid orders are at, `unpaid` what purchases are at that are made at
     the last moment, `first` what happens right before the decision, `then` what happens after it, and to which order.
-    `early`: before all else, and again in the end."""
+    `early`: before all else, not in the end."""
 
     early: bool
     paid: list[str]
@@ -135,7 +135,7 @@ class ClosingHistory(History):
 
     def teardown(self) -> None:
         """Whatever has happened before: a doomed institution is gone in the end."""
-        if sys.exc_info()[0] is None and self.doom is not None:
+        if sys.exc_info()[0] is None and self.doom is not None and not self.doom.early:
             self.is_gone(self.doom)
         super().teardown()
 
@@ -166,7 +166,7 @@ class ClosingHistory(History):
         if stage == "unpaid":
             self.misbehave("refuse", "payout", order_id, 2000)
         one = purchase.lessons[lesson]
-        if one.state == "planned" and one.ends_at < LAST_DAY:
+        if one.state == "planned" and one.ends_at < self.last_day:
             if self.simulation.now < one.ends_at:
                 self.run(self.simulation.set_clock(one.ends_at))
             self._request("apply", order_id, lesson, institution)
@@ -234,7 +234,7 @@ class ClosingHistory(History):
             case "works":
                 self.works(3, PARTICIPANTS)
             case "an hour":  # and nobody has done anything in it
-                moment = min(self.simulation.now + timedelta(hours=1), LAST_DAY)
+                moment = min(self.simulation.now + timedelta(hours=1), self.last_day)
                 self.run(self.simulation.set_clock(max(self.simulation.now, moment)))
             case "dies" if label in RELAY_LABELS:
                 self.run(self.simulation.relay("orders", 1, label))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from tests.simulation.model_days import is_working_day
 from tests.simulation.simulation import Heard
 
 SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
@@ -32,11 +33,11 @@ Said = Counter[tuple[str, str]]
 
 
 def end_of_working_day(now: datetime, days: int) -> datetime:
-    """Midnight after the n-th working day from tomorrow on; right as long as there are no holidays."""
+    """Midnight after the n-th working day from tomorrow on."""
     day = now.astimezone(SHANGHAI).replace(hour=0, minute=0, second=0, microsecond=0)
     while days:
         day += DAY
-        days -= day.weekday() < 5
+        days -= is_working_day(day.date())
     return (day + DAY).astimezone(UTC)
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from tests.simulation.model import DAY, SHANGHAI
+from tests.simulation.model_days import is_working_day
 from tests.simulation.model_payments import INSTRUCT, Account, Books, Payment
 from tests.simulation.simulation import Heard
 
@@ -19,11 +20,15 @@ Lesson = tuple[str, int]
 
 
 def cut_off(now: datetime, mode: str) -> datetime:
-    """Half past four of the next working day or Friday, as of the only bank; right as long as there are no holidays."""
-    due = now.astimezone(SHANGHAI).replace(hour=16, minute=30, second=0, microsecond=0)
-    while due <= now or due.weekday() > FRIDAY or (mode == "weekly" and due.weekday() != FRIDAY):
-        due += DAY
-    return due.astimezone(UTC)
+    """Half past four of a day, or of a Friday, as of the only bank; where nobody works, of the next working day."""
+    today = now.astimezone(SHANGHAI).replace(hour=16, minute=30, second=0, microsecond=0)
+    found = []
+    for due in (today + DAY * number for number in range(-14, 8)):
+        if mode == "daily" or due.weekday() == FRIDAY:
+            while not is_working_day(due.date()):
+                due += DAY
+            found.append(due)
+    return min(due for due in found if due > now).astimezone(UTC)
 
 
 @dataclass

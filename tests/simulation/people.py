@@ -14,7 +14,7 @@ from shared.ids import derived_id
 from shared.keys import KeyRing
 from shared.messaging.rpc import GatewayClient
 from shared.sealing import seal
-from tests.simulation.simulation import START, Simulation
+from tests.simulation.simulation import STARTS, Simulation
 
 GUARDIANS: Final = 2
 LESSONS: Final = 3
@@ -33,7 +33,8 @@ class People:
     """Everybody who asks for something."""
 
     institution: Institution
-    courses: tuple[CourseView, ...]
+    courses: dict[datetime, tuple[CourseView, ...]]
+    """By the day on which a history begins."""
     guardians: tuple[Actor, ...]
 
     @property
@@ -68,12 +69,20 @@ async def move_in(simulation: Simulation) -> People:
     """Everybody, as they stand at the beginning of each history."""
     scenario = _Scenario(simulation)
     institution = await scenario.open_institution("常州蓝天体育培训中心")
-    courses: list[CourseView] = []
-    for seats, days in COURSES:
-        await simulation.set_clock(START + timedelta(days=days - 1))  # a course begins the day after it is published
-        title = f"少儿篮球{seats}人班"
-        course = await scenario.publish_course(institution, title, lessons=LESSONS, price_fen=PRICE_FEN, seats=seats)
-        courses.append(course)
+    courses: dict[datetime, tuple[CourseView, ...]] = {}
+    for start in STARTS:
+        of_start: list[CourseView] = []
+        for seats, days in COURSES:
+            await simulation.set_clock(
+                start + timedelta(days=days - 1)
+            )  # a course begins the day after it is published
+            institution.token = scenario.token(
+                "institution", str(institution.institution_id)
+            )  # the last one has expired
+            title = f"少儿篮球{seats}人班"
+            offer = scenario.publish_course(institution, title, lessons=LESSONS, price_fen=PRICE_FEN, seats=seats)
+            of_start.append(await offer)
+        courses[start] = tuple(of_start)
     guardians = [await scenario.new_guardian(f"+8613900000{number:03}") for number in range(GUARDIANS)]
     actors = tuple(Actor(str(guardian.account_id), "guardian") for guardian in guardians)
-    return People(institution, tuple(courses), actors)
+    return People(institution, courses, actors)

@@ -16,11 +16,11 @@ from shared.contracts.envelope import Request
 from shared.settings import PARTICIPANTS
 from tests.simulation.agreement import Agreement
 from tests.simulation.people import AUTHORITY, People
-from tests.simulation.simulation import START, Simulation
+from tests.simulation.simulation import Simulation
 
 MOST_ORDERS: Final = 4
-LAST_DAY: Final = START + timedelta(days=21)
-"""The model knows no holidays, and what is left to do then takes a week more."""
+DAYS: Final = 21
+"""Of a history; what is left to do then takes some weeks more."""
 WHICH: Final = st.integers(0, 7)
 ORDER: Final = st.integers(0, MOST_ORDERS - 1)
 
@@ -35,6 +35,8 @@ class Rules(RuleBasedStateMachine):
         super().__init__()
         self.run = self.simulation.run
         self.run(self.simulation.begin())
+        self.last_day = self.simulation.start + timedelta(days=DAYS)
+        self.courses = self.people.courses[self.simulation.start]
         self.agreement = Agreement(self.simulation, self.people.institution_actor.subject, AUTHORITY.subject)
         self.simulation.watcher = self.agreement
         self.order_ids: list[UUID] = []
@@ -59,7 +61,7 @@ class Rules(RuleBasedStateMachine):
 
     def later(self, days: int) -> None:
         """Days pass, up to the last one, and what is due falls due."""
-        later = min(self.simulation.now + timedelta(days=days), LAST_DAY)
+        later = min(self.simulation.now + timedelta(days=days), self.last_day)
         self.run(self.simulation.set_clock(max(self.simulation.now, later)))
         for name in PARTICIPANTS:
             self.run(self.simulation.fire(name))

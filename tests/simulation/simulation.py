@@ -41,8 +41,9 @@ from tests.faults.world import SAID, TABLES, Record, World
 from tests.simulation.road import Crash, Place, Process, Producer, Topics, dying_at
 
 T = TypeVar("T")
-START: Final = datetime(2026, 11, 23, 1, 0, tzinfo=UTC)
-"""A Monday, nine in the morning in Shanghai, weeks before the next holiday."""
+STARTS: Final = tuple(datetime(2026, month, day, 1, 0, tzinfo=UTC) for month, day in ((2, 9), (9, 21), (11, 23)))
+"""Mondays, nine in the morning in Shanghai: before the Spring Festival, before Mid-Autumn and the National Day, and
+weeks before the next holiday. Histories begin on one of them, and so do the ids of all."""
 GATEWAY: Final = topics.gateway_replies("test")
 CONSUMER_LABELS: Final = ("decode", "begin", "inbox", "handler", "outbox", "commit")
 RELAY_LABELS: Final = ("send", "mark")
@@ -110,9 +111,9 @@ class Ids:
         self.made = 0
 
     def new(self) -> UUID:
-        """The next id, a UUIDv7 of `START`."""
+        """The next id, a UUIDv7 of the first day."""
         self.made += 1
-        return UUID(int=int(START.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62 | self.made)
+        return UUID(int=int(STARTS[0].timestamp() * 1000) << 80 | 7 << 76 | 2 << 62 | self.made)
 
 
 class Watcher(Protocol):
@@ -131,7 +132,8 @@ class Simulation:
     def __init__(self, servers: Servers, folder: Path) -> None:
         self.servers = servers
         self.folder = folder
-        self.now = START
+        self.start = self.now = STARTS[-1]
+        """When histories begin."""
         self.topics = Topics()
         self.watcher: Watcher | None = None
         self.askings: dict[UUID, str] = {}
@@ -183,11 +185,11 @@ class Simulation:
                 self.connections[name] = connection = await process.database.connect()
                 closing.push_async_callback(process.database.close)
                 closing.push_async_callback(connection.close)
-            await self.set_clock(START)
+            await self.set_clock(STARTS[0])
             yield
 
     async def begin(self) -> None:
-        """A new history: nothing has happened yet, and it is `START` again."""
+        """A new history: nothing has happened yet, and it is `start` again."""
         for name, connection in self.connections.items():
             tables = (*_ROAD, *_HISTORY[name])
             await connection.execute("; ".join(f"DELETE FROM {table}" for table in tables))
@@ -195,7 +197,7 @@ class Simulation:
         self.topics, self._seen, self._has_asked = Topics(), 0, False
         self.askings, self.answers, self.contracts, self.strange = {}, {}, {}, set()
         self._ids.made = IDS_OF_PEOPLE
-        await self.set_clock(START)
+        await self.set_clock(self.start)
 
     # --- the world moves ------------------------------------------------------------------------------------------
 
