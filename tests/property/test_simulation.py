@@ -97,7 +97,7 @@ def test_a_history_played_by_hand_in_which_the_institution_is_gone(
 ) -> None:
     simulation.counts.clear()
     history = ClosingHistory()
-    history.is_gone(Doom(False, paid, unpaid, first="plan", then=then, lesson=1, rounds=0, label="commit"))
+    history.is_gone(Doom(False, True, paid, unpaid, first="plan", then=then, lesson=1, rounds=0, label="commit"))
     simulation.run(simulation.settle())
     history.tables_and_answers_are_as_the_models_say()
     history.teardown()

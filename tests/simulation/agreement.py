@@ -45,7 +45,7 @@ GROUP BY type, key
 _SETTLEMENT_OF: Final = """
 SELECT order_id::text, lesson_no, settlement_id::text FROM gathered WHERE settlement_id IS NOT NULL
 """
-_STANDS: Final = "SELECT state, frozen_until FROM institutions"
+_STANDS: Final = "SELECT state, frozen_until FROM institutions WHERE institution_id = $1"
 _SOLD: Final = "SELECT order_id::text FROM reservations WHERE course_id IS NOT NULL"
 _FREEZE_TIMERS: Final = "SELECT subject, due_at FROM timers WHERE type = $1"
 CONFLICT: Final = "!idempotency_conflict"
@@ -54,12 +54,13 @@ CONFLICT: Final = "!idempotency_conflict"
 class Agreement:
     """The models of one history and what they expect; it watches the simulation."""
 
-    def __init__(self, simulation: Simulation, institution: str, authority: str) -> None:
+    def __init__(self, simulation: Simulation, institution: str, authority: str, neighbours: dict[str, str]) -> None:
         self.simulation = simulation
         self.orders = Closures(institution, authority, simulation.contracts)
         self.escrow = Escrow(institution, authority)
         self.catalog = Catalog(authority)
         self.complaints = Complaints()
+        self.orders.neighbours = self.catalog.neighbours = neighbours
         self.expected: dict[UUID, str] = {}
         """Asking → what must be answered."""
         self._message_of: dict[UUID, UUID] = {}
@@ -212,7 +213,7 @@ class Agreement:
 
     async def _check_catalog(self) -> None:
         """Freezes, and that nobody has a seat who asked for it only while the institution might not sell."""
-        stands = [tuple(row) for row in await self.simulation.rows("catalog", _STANDS)]
+        stands = [tuple(row) for row in await self.simulation.rows("catalog", _STANDS, UUID(self.orders.institution))]
         assert stands == [(self.catalog.state, self.catalog.frozen_until)], (stands, vars(self.catalog))
         sold = {row["order_id"] for row in await self.simulation.rows("catalog", _SOLD)}
         assert sold <= self.catalog.offered, f"sold by who may not: {sold - self.catalog.offered}"

@@ -128,13 +128,13 @@ class History(SuspenseRules, SettlementRules):
             if lesson.state == "planned" and lesson.ends_at < self.last_day:
                 if self.simulation.now < lesson.ends_at:
                     self.run(self.simulation.set_clock(lesson.ends_at))
-                self._request("apply", order_id, number, self.people.institution_actor)
+                self._request("apply", order_id, number, self.institution_of(order_id))
                 return
             if lesson.state == "applied":
                 self._request("confirm", order_id, number, guardian)
                 return
             if lesson.objected is not None and lesson.objected.state == "raised":
-                self._request("answer", order_id, number, self.people.institution_actor)
+                self._request("answer", order_id, number, self.institution_of(order_id))
                 return
             if lesson.objected is not None and lesson.state == "objected":
                 self._request(list(DECISIONS)[number % len(DECISIONS)], order_id, number, AUTHORITY)
@@ -178,13 +178,19 @@ class History(SuspenseRules, SettlementRules):
         purchases = self.agreement.orders.purchases.items()
         return [UUID(order_id) for order_id, one in purchases if one.state in ("to_sign", "to_pay")]
 
-    @rule(order=ORDER, what=st.sampled_from(REQUESTS), lesson=st.integers(1, LESSONS + 1), who=st.integers(0, 4))
+    @rule(order=ORDER, what=st.sampled_from(REQUESTS), lesson=st.integers(1, LESSONS + 1), who=st.integers(0, 5))
     def asks(self, order: int, what: str, lesson: int, who: int) -> None:
         """Anybody asks for anything."""
         order_id = self.order_ids[order % len(self.order_ids)]
         purchase = self.agreement.orders.purchases.get(str(order_id))
         owner = Actor(purchase.guardian, "guardian") if purchase else self.people.guardians[0]
-        anybody = (*self.people.guardians, owner, self.people.institution_actor, AUTHORITY)
+        anybody = (
+            *self.people.guardians,
+            owner,
+            self.institution_of(order_id),
+            AUTHORITY,
+            self.people.institution_actor,
+        )
         self._request(what, order_id, lesson, anybody[who])
 
     def _request(self, what: str, order_id: UUID, lesson: int, actor: Actor) -> None:
@@ -247,7 +253,7 @@ class History(SuspenseRules, SettlementRules):
         match step:
             case "answer yes" | "answer no":
                 answer = AnswerRefund(**about, agrees=step == "answer yes")
-                self.ask(answer, self.people.institution_actor)
+                self.ask(answer, self.institution_of(order_id))
             case "grant" | "grant less" | "grant some" | "reject":
                 about["deduction_fen"] = 100 if step == "grant less" else 0
                 known = purchase.refunds.get(str(refund_id))
@@ -313,7 +319,7 @@ class History(SuspenseRules, SettlementRules):
         later."""
         enrolled = [(id_, p) for id_, p in self.agreement.orders.purchases.items() if p.state == "enrolled"]
         order_id, purchase = enrolled[order % len(enrolled)]
-        guardian, institution = Actor(purchase.guardian, "guardian"), self.people.institution_actor
+        guardian, institution = Actor(purchase.guardian, "guardian"), self.institution_of(UUID(order_id))
         speakers = dict.fromkeys(("object", "confirm", "show objection"), guardian)
         speakers |= dict.fromkeys(("apply", "answer", "accept"), institution)
         if self.simulation.now < purchase.lessons[lesson].ends_at < self.last_day:

@@ -16,7 +16,7 @@ from shared.contracts.orders import PlanWindUp, ShowWindUp, StartWindUp
 from shared.settings import PARTICIPANTS
 from tests.simulation.history import DECISIONS, REFUND_STEPS, History
 from tests.simulation.history_suspense import OPERATOR
-from tests.simulation.people import AUTHORITY, LATE_COURSE, LESSONS
+from tests.simulation.people import AUTHORITY, LATE_COURSE, LESSONS, OF_NEIGHBOUR
 from tests.simulation.rules import MOST_ORDERS
 from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS
 
@@ -38,16 +38,27 @@ OTHERS_SAY: Final = (
     *("apply", "confirm", "object", "answer", "accept", "release", "give back", "split", "give up"),
     *("ask again", "withdraw", "answer yes", "answer no", "grant", "grant some", "reject"),
 )
-ELSE: Final = ("buys", "buys", "closes", "closes", "freeze", "thaw", "days pass", "the complaints are closed")
+ELSE: Final = (
+    "buys",
+    "buys",
+    "closes",
+    "closes",
+    "freeze",
+    "thaw",
+    "days pass",
+    "the complaints are closed",
+    "the neighbour too",
+)
 
 
 @dataclass(frozen=True)
 class Doom:
     """How an institution ends: `paid` is what its paid orders are at, `unpaid` what purchases are at that are made at
     the last moment, `first` what happens right before the decision, `then` what happens after it, and to which order.
-    `early`: before all else, not in the end."""
+    `early`: before all else, not in the end. `beside`: the neighbour has an order, too."""
 
     early: bool
+    beside: bool
     paid: list[str]
     unpaid: list[str]
     first: str
@@ -61,6 +72,7 @@ HAPPENS: Final = st.one_of(*(st.sampled_from(some) for some in (GOES_ON, ROUND_I
 DOOMS: Final = st.builds(
     Doom,
     early=st.booleans(),
+    beside=st.booleans(),
     paid=st.lists(st.sampled_from(PAID), min_size=1, max_size=3),
     unpaid=st.lists(st.sampled_from(UNPAID), max_size=2),
     first=st.sampled_from(("", "plan", "closes", "freeze", "daily")),
@@ -87,14 +99,18 @@ class ClosingHistory(History):
         if doom is not None and doom.early:
             self.is_gone(doom)
 
-    @rule(what=st.sampled_from(("plan", "show", "start")), who=st.sampled_from((0, 0, 1, 2, 3)))
-    def is_looked_up(self, what: str, who: int) -> None:
+    @rule(
+        what=st.sampled_from(("plan", "show", "start")), who=st.sampled_from((0, 0, 1, 2, 3)), neighbour=st.booleans()
+    )
+    def is_looked_up(self, what: str, who: int, neighbour: bool) -> None:
         """Somebody asks what there would be to refund, or how far it is; or somebody decides who may not."""
         actor = (AUTHORITY, OPERATOR, self.people.institution_actor, self.people.guardians[0])[who]
-        self._wind_up("show" if what == "start" and actor == AUTHORITY else what, actor)
+        what = "show" if what == "start" and actor == AUTHORITY else what
+        self._wind_up(what, actor, neighbour=neighbour)
 
-    def _wind_up(self, what: str, actor: Actor = AUTHORITY) -> None:
-        about: dict[str, Any] = {"institution_id": self.people.institution.institution_id}
+    def _wind_up(self, what: str, actor: Actor = AUTHORITY, *, neighbour: bool = False) -> None:
+        institution = self.people.neighbour if neighbour else self.people.institution
+        about: dict[str, Any] = {"institution_id": institution.institution_id}
         self.ask(StartWindUp(**about, reason=GONE) if what == "start" else LOOKS[what](**about), actor)
         self.simulation.counts[f"winding up: {what}"] += 1
 
@@ -118,6 +134,8 @@ class ClosingHistory(History):
             self._thaw()
         while len(self._living()) < len(doom.paid) and len(self.order_ids) < MOST_ORDERS:
             self.buys(len(self.order_ids) % 2, 1)
+        if doom.beside and len(self.order_ids) < MOST_ORDERS + doom.beside:
+            self.buys(len(self.order_ids) % 2, OF_NEIGHBOUR)
         for order_id in self._living():
             self._enrol(order_id)
         for order_id, stage in zip(self._enrolled(), doom.paid, strict=False):
@@ -159,7 +177,7 @@ class ClosingHistory(History):
         purchase = self.agreement.orders.purchases[str(order_id)]
         if stage == "as it is":
             return
-        guardian, institution = Actor(purchase.guardian, "guardian"), self.people.institution_actor
+        guardian, institution = Actor(purchase.guardian, "guardian"), self.institution_of(order_id)
         if stage == "quarrelled over":
             self._complain(order_id, guardian)
             self.run(self.simulation.settle())
@@ -242,7 +260,7 @@ class ClosingHistory(History):
                 self.run(self.simulation.poll("orders", [0, 1], label))
             case "publishes":
                 self.run(self.simulation.relay("orders", number))
-            case "buys" if len(self.order_ids) < MOST_ORDERS:
+            case "buys" if len(self.order_ids) < MOST_ORDERS + 2:
                 self.buys(number % 2, LATE_COURSE)
             case "closes":
                 self._close("suspended")
@@ -251,6 +269,8 @@ class ClosingHistory(History):
                 self._freeze(self.simulation.now + timedelta(minutes=1500))
             case "thaw":
                 self._thaw()
+            case "the neighbour too":
+                self._wind_up("start", neighbour=True)
             case "days pass":
                 self.later(days=2)
             case "the complaints are closed":
@@ -265,6 +285,6 @@ class ClosingHistory(History):
         """Who may say it."""
         purchase = self.agreement.orders.purchases.get(str(order_id))
         guardian = Actor(purchase.guardian, "guardian") if purchase else self.people.guardians[0]
-        speakers = dict.fromkeys(("apply", "answer", "accept"), self.people.institution_actor)
+        speakers = dict.fromkeys(("apply", "answer", "accept"), self.institution_of(order_id))
         speakers |= dict.fromkeys(DECISIONS, AUTHORITY)
         self._request(what, order_id, lesson, speakers.get(what, guardian))

@@ -36,7 +36,8 @@ class SuspenseRules(Rules):
     def comes(self, what: str, order_id: UUID) -> None:
         """Money comes in that nobody asked for, maybe for an order that is paid, or not to be paid any more."""
         self.strays += 1
-        account = self.people.institution.account
+        is_ours = self.institution_of(order_id) == self.people.institution_actor
+        account = (self.people.institution if is_ours else self.people.neighbour).account
         of_order = what not in ("nobody's", "names an order", "too little")
         letter, numbered = ("C", order_id) if of_order else ("X", derived_id("stray", self.strays))
         known = self.agreement.escrow.accounts.get(str(order_id))

@@ -15,11 +15,12 @@ STEPS: Final = (("listed", "suspended"), ("suspended", "listed"), ("suspended", 
 
 
 class Catalog:
-    """Whether the one institution may sell. `offered`: orders that asked for a seat while it could sell, `turned_away`:
-    those that asked while it could not."""
+    """Whether the one institution may sell; its neighbours always may. `offered`: orders that asked for a seat while it
+    could, `turned_away`: those that asked while it could not."""
 
     def __init__(self, authority: str) -> None:
         self.authority = authority
+        self.neighbours: dict[str, str] = {}
         self.state, self.reason = "listed", ""
         self.frozen_until: datetime | None = None
         self.offered: set[str] = set()
@@ -44,7 +45,7 @@ class Catalog:
                 self._thaw(m, "thawed: its time was over")
             case "catalog.seat.reserve.v1":
                 frozen = self.frozen_until is not None and m.now < self.frozen_until
-                may_sell = self.state == "listed" and not frozen
+                may_sell = m.data["course_id"] in self.neighbours or (self.state == "listed" and not frozen)
                 (self.offered if may_sell else self.turned_away).add(m.data["order_id"])
         return self.state
 

@@ -74,8 +74,8 @@ class Closures(Orders):
 
     def _of(self, institution: str) -> dict[str, Purchase]:
         """The orders that are known to be of it: a seat was kept, whether or not the family may have it."""
-        known = sorted((id_, p) for id_, p in self.purchases.items() if p.drawn or p.told)
-        return {id_: p for id_, p in known if institution == self.institution}
+        known = sorted(id_ for id_, p in self.purchases.items() if p.drawn or p.told)
+        return {id_: self.purchases[id_] for id_ in known if self.purchases[id_].institution == institution}
 
     def _totals(self, institution: str) -> tuple[int, int, int, int, int]:
         orders = lessons = fen = given_up = pending = 0

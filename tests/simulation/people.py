@@ -1,4 +1,5 @@
-"""Who lives in a simulation: an institution with some courses and families that can buy. Made once, by messages."""
+"""Who lives in a simulation: an institution with some courses, its neighbour, and families that can buy. Made once, by
+messages."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,10 +19,11 @@ from tests.simulation.simulation import STARTS, Simulation
 
 GUARDIANS: Final = 2
 LESSONS: Final = 3
-COURSES: Final = ((20, 1), (20, 10), (1, 10), (20, 25))
+COURSES: Final = ((20, 1), (20, 10), (1, 10), (20, 25), (20, 10))
 """Seats, and days until the first lesson: a course that begins soon, one that can be bought for long, one of these with
-a last seat, and one that can always be bought."""
+a last seat, and one that can always be bought; and the neighbour's."""
 LATE_COURSE: Final = 3
+OF_NEIGHBOUR: Final = 4
 PRICE_FEN: Final = 170_000
 """Three lessons do not divide it: the last one costs two fen more. A third order of one child breaks the limit of 5 000
 yuan, until enough lessons of the others are consumed."""
@@ -33,9 +35,17 @@ class People:
     """Everybody who asks for something."""
 
     institution: Institution
+    neighbour: Institution
+    """Whom nobody freezes, and who is always paid at once."""
     courses: dict[datetime, tuple[CourseView, ...]]
     """By the day on which a history begins."""
     guardians: tuple[Actor, ...]
+
+    @property
+    def neighbours(self) -> dict[str, str]:
+        """Course → institution."""
+        courses = [str(courses[OF_NEIGHBOUR].course_id) for courses in self.courses.values()]
+        return dict.fromkeys(courses, str(self.neighbour.institution_id))
 
     @property
     def institution_actor(self) -> Actor:
@@ -69,20 +79,18 @@ async def move_in(simulation: Simulation) -> People:
     """Everybody, as they stand at the beginning of each history."""
     scenario = _Scenario(simulation)
     institution = await scenario.open_institution("常州蓝天体育培训中心")
+    neighbour = await scenario.open_institution("常州绿地体育培训中心")
+    sellers = [*[institution] * OF_NEIGHBOUR, neighbour]
     courses: dict[datetime, tuple[CourseView, ...]] = {}
     for start in STARTS:
         of_start: list[CourseView] = []
-        for seats, days in COURSES:
-            await simulation.set_clock(
-                start + timedelta(days=days - 1)
-            )  # a course begins the day after it is published
-            institution.token = scenario.token(
-                "institution", str(institution.institution_id)
-            )  # the last one has expired
+        for seller, (seats, days) in zip(sellers, COURSES, strict=True):
+            await simulation.set_clock(start + timedelta(days=days - 1))  # it begins the day after it is published
+            seller.token = scenario.token("institution", str(seller.institution_id))  # the last one has expired
             title = f"少儿篮球{seats}人班"
-            offer = scenario.publish_course(institution, title, lessons=LESSONS, price_fen=PRICE_FEN, seats=seats)
+            offer = scenario.publish_course(seller, title, lessons=LESSONS, price_fen=PRICE_FEN, seats=seats)
             of_start.append(await offer)
         courses[start] = tuple(of_start)
     guardians = [await scenario.new_guardian(f"+8613900000{number:03}") for number in range(GUARDIANS)]
     actors = tuple(Actor(str(guardian.account_id), "guardian") for guardian in guardians)
-    return People(institution, courses, actors)
+    return People(institution, neighbour, courses, actors)

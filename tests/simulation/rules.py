@@ -37,7 +37,8 @@ class Rules(RuleBasedStateMachine):
         self.run(self.simulation.begin())
         self.last_day = self.simulation.start + timedelta(days=DAYS)
         self.courses = self.people.courses[self.simulation.start]
-        self.agreement = Agreement(self.simulation, self.people.institution_actor.subject, AUTHORITY.subject)
+        institution = self.people.institution_actor.subject
+        self.agreement = Agreement(self.simulation, institution, AUTHORITY.subject, self.people.neighbours)
         self.simulation.watcher = self.agreement
         self.order_ids: list[UUID] = []
         self.asked: dict[UUID, tuple[Request, Actor]] = {}
@@ -47,6 +48,11 @@ class Rules(RuleBasedStateMachine):
     def tables_and_answers_are_as_the_models_say(self) -> None:
         """After every rule."""
         self.run(self.agreement.check())
+
+    def institution_of(self, order_id: UUID) -> Actor:
+        """Who files its lessons."""
+        purchase = self.agreement.orders.purchases.get(str(order_id))
+        return Actor(purchase.institution, "institution") if purchase else self.people.institution_actor
 
     def ask(self, request: Request, actor: Actor, message_id: UUID | None = None) -> None:
         """A gateway sends it."""
