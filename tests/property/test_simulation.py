@@ -75,13 +75,13 @@ def test_a_history_played_by_hand_reaches_the_payout_through_every_crash(simulat
         (
             ["filed", "contested"],
             ["paying", "to_pay"],
-            [("the same start", 0), ("dies", 0), ("show", 0), ("start", 0), ("works", 0), ("works", 0), ("start", 0)],
+            [("the same start", 0), ("dies", 0), ("show", 0), ("start", 0), ("an hour", 0), ("works", 0), ("works", 0)],
             ["a lesson applied", "enrolled, refund contested", "enrolled, refund none", "paying", "to_pay"],
         ),
         (
             ["granted in part", "objected", "rejected"],
             [],
-            [("works", 0), ("buys", 0), ("works", 0), ("works", 0), ("start", 0), ("an hour", 0), ("start", 0)],
+            [("works", 0), ("buys", 0), ("works", 0), ("works", 0), ("start", 0), ("works", 0), ("start", 0)],
             ["a lesson objected", "enrolled, refund paid", "enrolled, refund rejected", "to_sign"],
         ),
         (

@@ -39,14 +39,7 @@ OTHERS_SAY: Final = (
     *("ask again", "withdraw", "answer yes", "answer no", "grant", "grant some", "reject"),
 )
 ELSE: Final = (
-    "buys",
-    "buys",
-    "closes",
-    "closes",
-    "freeze",
-    "thaw",
-    "days pass",
-    "the complaints are closed",
+    *("buys", "buys", "closes", "closes", "freeze", "thaw", "days pass", "the complaints are closed"),
     "the neighbour too",
 )
 
@@ -251,9 +244,12 @@ class ClosingHistory(History):
                 self._goes_on(number + (what != "goes on"))
             case "works":
                 self.works(3, PARTICIPANTS)
-            case "an hour":  # and nobody has done anything in it
+            case "an hour":  # it is started, nothing goes on of it for so long, and it is started again
+                self._wind_up("start")
+                self.run(self.simulation.poll("orders"))
                 moment = min(self.simulation.now + timedelta(hours=1), self.last_day)
                 self.run(self.simulation.set_clock(max(self.simulation.now, moment)))
+                self._wind_up("start")
             case "dies" if label in RELAY_LABELS:
                 self.run(self.simulation.relay("orders", 1, label))
             case "dies":
