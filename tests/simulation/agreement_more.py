@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
+from uuid import UUID
 
 from tests.simulation.model_banks import Banks, account_of
 from tests.simulation.model_invoices import Invoices
@@ -12,7 +13,9 @@ from tests.simulation.simulation import Simulation
 
 Agree = Callable[[dict[Any, Any], dict[Any, Any]], None]
 
-_NAMED: Final = "SELECT institution_id::text, account, disclosure->'account' AS disclosed FROM institutions"
+_NAMED: Final = """
+SELECT institution_id::text, account, disclosure->'account' AS disclosed FROM institutions WHERE institution_id = $1
+"""
 _MOVES: Final = """
 SELECT disclosure->'account' AS account FROM institution_changes WHERE disclosure IS NOT NULL AND change_no > 2
 ORDER BY change_no
@@ -29,7 +32,7 @@ _BALANCES: Final = "SELECT bank, account, balance_fen FROM accounts WHERE balanc
 
 async def check_banks(simulation: Simulation, model: Banks, agree: Agree) -> None:
     """What the institution has disclosed, now and before, and where each order that has a seat is to be paid."""
-    rows = await simulation.rows("catalog", _NAMED)
+    rows = await simulation.rows("catalog", _NAMED, UUID(model.institution))
     found = {row["institution_id"]: (_read(row["account"]), _read(row["disclosed"])) for row in rows}
     agree(found, {model.institution: (account_of(model.place),) * 2})
     moves = [_read(row["account"]) for row in await simulation.rows("catalog", _MOVES)]

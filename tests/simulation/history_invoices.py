@@ -68,15 +68,16 @@ class InvoiceRules(Rules):
         for number, one in enumerate(what):
             if another and number == len(what) // 2:  # from now on of another order
                 order_id = UUID((received or paid)[(order + 1) % len(received or paid)])
-            self._speak(one, order_id, self.people.institution_actor)
+            self._speak(one, order_id, self.institution_of(order_id))
             self.works(rounds, PARTICIPANTS)
 
-    @rule(order=WHICH, what=st.sampled_from(ABOUT_INVOICES), who=st.integers(0, 4))
+    @rule(order=WHICH, what=st.sampled_from(ABOUT_INVOICES), who=st.integers(0, 5))
     def anybody_speaks_of_invoices(self, order: int, what: str, who: int) -> None:
         """Of any order, or of one that there is not."""
         orders = [*self.order_ids, derived_id("no order")]
-        anybody = (*self.people.guardians, AUTHORITY, Actor(STRANGER, "institution"), self.people.institution_actor)
-        self._speak(what, orders[order % len(orders)], anybody[who])
+        order_id = orders[order % len(orders)]
+        institutions = Actor(STRANGER, "institution"), self.people.institution_actor, self.institution_of(order_id)
+        self._speak(what, order_id, (*self.people.guardians, AUTHORITY, *institutions)[who])
 
     def _earn(self, order_id: UUID, *, in_part: bool) -> None:
         """A lesson is filed, and confirmed; or its guardian objects, and the authority splits its fee."""
@@ -90,7 +91,7 @@ class InvoiceRules(Rules):
             about: dict[str, Any] = {"order_id": order_id, "lesson_no": filed[0]}
             part = PRICE_FEN // LESSONS // 3
             self.ask(ObjectLesson(**about, reason="老师迟到四十分钟"), Actor(purchase.guardian, "guardian"))
-            self.ask(AnswerObjection(**about, text="已补课"), self.people.institution_actor)
+            self.ask(AnswerObjection(**about, text="已补课"), self.institution_of(order_id))
             self.ask(DecideObjection(**about, decision="split", release_fen=part, reason="双方各有责任"), AUTHORITY)
         self.works(4, PARTICIPANTS)
 
@@ -166,7 +167,8 @@ class InvoiceRules(Rules):
         self.ask(asked, actor)
 
     def _list(self, what: str, actor: Actor) -> None:
-        institution_id = UUID(STRANGER) if what == "list of another" else self.people.institution.institution_id
+        ours = UUID(actor.subject) if actor.role == "institution" else self.people.institution.institution_id
+        institution_id = UUID(STRANGER) if what == "list of another" else ours
         if what != "list by pages":
             self.ask(ListOverdueInvoices(institution_id=institution_id), actor)
             return
@@ -185,7 +187,8 @@ class InvoiceRules(Rules):
             self.run(self.simulation.set_clock(max(self.simulation.now, moment)))
             self._look(())
         for order, what in self.late if owed else ():
-            self._speak(what, self.order_ids[order % len(self.order_ids)], self.people.institution_actor)
+            order_id = self.order_ids[order % len(self.order_ids)]
+            self._speak(what, order_id, self.institution_of(order_id))
             self.run(self.simulation.settle())
         if owed:
             self.run(self.simulation.set_clock(max(self.simulation.now, owed[-1] + SECOND)))
@@ -203,8 +206,9 @@ class InvoiceRules(Rules):
 
     def _look(self, orders: Sequence[UUID]) -> None:
         """Whoever may look does."""
-        self._list("list", self.people.institution_actor)
+        for seller in (self.people.institution, self.people.neighbour):
+            self._list("list", Actor(str(seller.institution_id), "institution"))
         for order_id in orders:
-            self.ask(ShowInvoices(order_id=order_id), self.people.institution_actor)
+            self.ask(ShowInvoices(order_id=order_id), self.institution_of(order_id))
         self.run(self.simulation.settle())
         self.run(self.agreement.check())

@@ -12,7 +12,7 @@ from shared.contracts.escrow import ChangePayoutAccount, ChooseSettlement, Settl
 from shared.settings import PARTICIPANTS
 from tests.simulation.model_settlements import CLOSE
 from tests.simulation.people import AUTHORITY
-from tests.simulation.rules import LAST_DAY, Rules
+from tests.simulation.rules import Rules
 
 MODES: Final[tuple[SettlementMode, ...]] = ("at_once", "daily", "weekly")
 ACCOUNTS: Final = (
@@ -55,7 +55,7 @@ class SettlementRules(Rules):
     def goes_to_cut_off(self) -> None:
         """It is the next cut-off for which something was gathered, if it comes in time."""
         due = sorted(due for (type_, _), due in self.agreement.escrow.timers.items() if type_ == CLOSE)
-        if due and self.simulation.now < due[0] <= LAST_DAY:
+        if due and self.simulation.now < due[0] <= self.last_day:
             self.run(self.simulation.set_clock(due[0]))
         for name in PARTICIPANTS:
             self.run(self.simulation.fire(name))

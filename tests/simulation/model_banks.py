@@ -8,6 +8,8 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from ops.bank.statements import Form
+from shared.contracts.catalog import BankAccount
+from tests.simulation.model_days import is_working_day
 from tests.simulation.simulation import Heard
 
 BANKS: Final[dict[str, tuple[time, Form]]] = {
@@ -37,12 +39,16 @@ class Place:
 
 
 def cut_off(bank: str, mode: str, now: datetime) -> datetime:
-    """When the bank takes sums next, on a working day or a Friday; right as long as there are no holidays."""
+    """When the bank takes sums next, of a day or of a Friday; where nobody works, on the next working day."""
     at = BANKS[bank][0]
-    due = now.astimezone(SHANGHAI).replace(hour=at.hour, minute=at.minute, second=0, microsecond=0)
-    while due <= now or due.weekday() > FRIDAY or (mode == "weekly" and due.weekday() != FRIDAY):
-        due += timedelta(days=1)
-    return due.astimezone(now.tzinfo)
+    today = now.astimezone(SHANGHAI).replace(hour=at.hour, minute=at.minute, second=0, microsecond=0)
+    found = []
+    for due in (today + timedelta(days=number) for number in range(-14, 8)):
+        if mode == "daily" or due.weekday() == FRIDAY:
+            while not is_working_day(due.date()):
+                due += timedelta(days=1)
+            found.append(due)
+    return min(due for due in found if due > now).astimezone(now.tzinfo)
 
 
 def is_account(number: str) -> bool:
@@ -52,12 +58,14 @@ def is_account(number: str) -> bool:
 
 
 class Banks:
-    """The one institution's bank, now and when each order got its seat; and by number what banks are told."""
+    """The bank of the institution that moves, now and when each order got its seat; and by number what banks are told.
+    `neighbours`: course → where the fees of who sells it are, who never moves."""
 
-    def __init__(self, institution: str, authority: str, place: Place) -> None:
+    def __init__(self, institution: str, authority: str, place: Place, neighbours: dict[str, Place]) -> None:
         self.institution = institution
         self.authority = authority
         self.place = place
+        self.neighbours = neighbours
         self.moves: list[Place] = []
         self.places: dict[str, Place] = {}
         """Order → where its money is, whatever is disclosed later."""
@@ -68,8 +76,9 @@ class Banks:
 
     # --- where the institution is -----------------------------------------------------------------------------------
 
-    def disclose(self, m: Heard) -> str:
-        """The authority enters what the institution discloses; here, nothing but its account is ever another."""
+    def disclose(self, m: Heard, state: str) -> str:
+        """The authority enters what the institution, which is in `state`, discloses; here, nothing but its account is
+        ever another."""
         account = m.data["disclosure"]["account"]
         if m.actor != self.authority:
             return "!actor_forbidden"
@@ -88,10 +97,10 @@ class Banks:
             self.moves.append(place)
         return "listed"
 
-    def sell(self, order: str) -> None:
+    def sell(self, order: str, course: str) -> None:
         """A seat was asked for. The money of who gets it will be where the institution is now."""
         if order in self.with_seat:
-            self.places.setdefault(order, self.place)
+            self.places.setdefault(order, self.neighbours.get(course, self.place))
 
     # --- what banks are told ----------------------------------------------------------------------------------------
 
@@ -125,6 +134,11 @@ class Banks:
         said = tuple(m.data[name] for name in names)
         should = self.told.get((number[0], m.data["order_id"], int(number[26:29], 36), int(number[29], 36)))
         assert said == should, f"{number}: the bank was told {said}, should be {should}"
+
+
+def place_of(account: BankAccount) -> Place:
+    """Where an institution is that has disclosed `account`."""
+    return Place(account.bank, account.supervised_account, account.payout_account)
 
 
 def account_of(place: Place) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def fee_received(lesson: "Lesson") -> int:
 
 
 class Invoices:
-    """The invoices of the one institution by id, and whose each number is."""
+    """Invoices by id, and whose each number is."""
 
     def __init__(self, orders: "Orders") -> None:
         self.orders = orders
@@ -74,14 +74,16 @@ class Invoices:
             if purchase is None or not self._may_see(m.actor, purchase, known=known):
                 return "!order_unknown"
             return self._show(m, order, purchase)
-        if m.actor != self.orders.institution:
-            return "!order_unknown" if m.actor == STRANGER and not known else "!actor_forbidden"
+        if m.actor not in (STRANGER, self.orders.institution, *self.orders.neighbours.values()):
+            return "!actor_forbidden"
         if purchase is None or not known:
             return "!order_unknown"
+        if m.actor != purchase.institution:
+            return "!actor_forbidden"
         return self._issue(m, order, purchase) if m.type == "orders.invoice.issue.v1" else self._redden(m, order)
 
     def _may_see(self, actor: str, purchase: "Purchase", *, known: bool) -> bool:
-        return actor in (purchase.guardian, self.orders.authority) or (known and actor == self.orders.institution)
+        return actor in (purchase.guardian, self.orders.authority) or (known and actor == purchase.institution)
 
     # --- what is told -----------------------------------------------------------------------------------------------
 
@@ -144,13 +146,13 @@ class Invoices:
         return lesson.paid is not None and lesson.paid + DAYS < m.now
 
     def _list(self, m: Heard) -> str:
-        if m.actor not in (self.orders.institution, self.orders.authority):
+        asked = m.data["institution_id"]
+        if m.actor not in (asked, self.orders.authority):
             return "!actor_forbidden"
-        if m.data["institution_id"] != self.orders.institution:
-            return "[] None" if m.actor == self.orders.authority else "!actor_forbidden"
         late = [
             (order, number, fee)
             for order, purchase in sorted(self.orders.purchases.items())
+            if purchase.institution == asked
             for number, fee in self.owed(order, purchase).items()
             if self._late(m, purchase.lessons[number])
         ]

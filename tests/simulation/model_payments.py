@@ -48,6 +48,7 @@ class Account:
     bank: str
     supervised: str
     payout_account: str
+    institution: str
     state: str = "collecting"
     reason: str = ""
     reference: str = ""
@@ -90,7 +91,6 @@ class Books:
         self.timers: Timers = {}
         self.said: Said = Counter()
 
-    @property
-    def frozen(self) -> bool:
-        """No payout begins. There is one institution here."""
-        return any(state == "frozen" for state, _ in self.freezes.values())
+    def frozen(self, institution: str) -> bool:
+        """No payout of it begins."""
+        return self.freezes.get(institution, ("", 0))[0] == "frozen"

@@ -66,7 +66,8 @@ class Settlements:
 
     def redirected(self, account: Account) -> str | None:
         """Where payouts of an order go, if not where it said when it was paid."""
-        return self.accounts[account.bank][0] if account.bank in self.accounts else None
+        is_theirs = account.institution == self.institution
+        return self.accounts[account.bank][0] if is_theirs and account.bank in self.accounts else None
 
     def hear(self, m: Heard) -> str:
         """A choice, a cut-off, a deadline, or that lessons follow."""
@@ -141,7 +142,7 @@ class Settlements:
         waiting = [lesson for lesson, one in self.gathered.items() if one.bank == bank and one.settlement is None]
         if not waiting:
             return
-        if self.books.frozen:
+        if self.books.frozen(self.institution):
             self.books.counts["settlements not closed while frozen"] += 1
             return
         supervised, to = min(self._between(bank, lesson) for lesson in waiting)
@@ -184,7 +185,7 @@ class Settlements:
         if settlement.state == "sent":
             settlement.asks += 1
             self._tell(m, id_, settlement)
-        elif settlement.state == "refused" and self.books.frozen:
+        elif settlement.state == "refused" and self.books.frozen(self.institution):
             self.books.timers[SETTLEMENT_TIMER, id_] = m.now + DAY
             self.books.counts["settlements not tried anew while frozen"] += 1
         elif settlement.state == "refused":
