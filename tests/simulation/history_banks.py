@@ -55,10 +55,19 @@ IN_FLIGHT: Final = (
 class BankRules(Rules):
     """Moves to another bank."""
 
-    @initialize(where=st.sampled_from((None, 0, 1, 2, 3, 3)), buys=st.booleans())
-    def is_elsewhere(self, where: int | None, buys: bool) -> None:
-        """It has moved before anybody bought, or while somebody buys; and then somebody does."""
-        if where is not None:
+    @initialize(
+        where=st.sampled_from((None, 0, 1, 2, 3, 3)),
+        buys=st.booleans(),
+        two_sums=st.sampled_from((False, False, False, False, True)),
+    )
+    def is_elsewhere(self, where: int | None, buys: bool, two_sums: bool) -> None:
+        """It has moved before anybody bought, or while somebody buys; and then somebody does. `two_sums`: it is paid by
+        the day from the beginning, and from two accounts of one bank, which later there is seldom time for."""
+        if two_sums:
+            self.moves_with_money_in_flight(
+                order=0, where=where or 0, mode="daily", wrong=None, first=TWO_SUMS, then=[], rounds=0
+            )
+        elif where is not None:
             self._move(self._place(where))
             self.works(1, PARTICIPANTS)
             if buys and len(self.order_ids) < MOST_ORDERS - 1:
