@@ -34,7 +34,7 @@ async def check_banks(simulation: Simulation, model: Banks, agree: Agree) -> Non
     """What the institution has disclosed, now and before, and where each order that has a seat is to be paid."""
     rows = await simulation.rows("catalog", _NAMED, UUID(model.institution))
     found = {row["institution_id"]: (_read(row["account"]), _read(row["disclosed"])) for row in rows}
-    agree(found, {model.institution: (account_of(model.place),) * 2})
+    agree(found, {model.institution: (account_of(model.disclosed),) * 2})
     moves = [_read(row["account"]) for row in await simulation.rows("catalog", _MOVES)]
     agree(dict(enumerate(moves)), dict(enumerate(map(account_of, model.moves))))
     sold = {row["order_id"]: _read(row["account"]) for row in await simulation.rows("catalog", _SOLD_AT)}

@@ -119,10 +119,10 @@ class BankRules(Rules):
         return PLACES[where] if where >= 0 else Place(first.bank, first.supervised_account, first.payout_account)
 
     def _move(self, place: Place | None, actor: Actor = AUTHORITY, *, whose: bool = True) -> None:
-        account = BankAccount(**account_of(place)) if place else None
+        account = account_of(place)
         asked = UpdateDisclosure(
             institution_id=self.people.institution.institution_id if whose else derived_id("no institution"),
-            disclosure=self.people.disclosure.model_copy(update={"account": account}),
+            disclosure=self.people.disclosure.model_copy(update={"account": account and BankAccount(**account)}),
             reason="更换监管银行",
         )
         self.ask(asked, actor)

@@ -65,8 +65,11 @@ class Banks:
         self.institution = institution
         self.authority = authority
         self.place = place
+        """The last one it has named."""
+        self.disclosed: Place | None = place
+        """None: it has taken it back, which one that does not sell may."""
         self.neighbours = neighbours
-        self.moves: list[Place] = []
+        self.moves: list[Place | None] = []
         self.places: dict[str, Place] = {}
         """Order → where its money is, whatever is disclosed later."""
         self.with_seat: set[str] = set()
@@ -84,18 +87,25 @@ class Banks:
             return "!actor_forbidden"
         if m.data["institution_id"] != self.institution:
             return "!institution_not_registered"
-        if account is None:
-            return "!institution_undisclosed"
-        place = Place(account["bank"], account["supervised_account"], account["payout_account"])
-        if place.bank not in BANKS:
-            return "!bank_unknown"
-        if not is_account(place.supervised) or not is_account(place.payout):
-            return "!bank_account_invalid"
-        if place != self.place:
+        place = Place(account["bank"], account["supervised_account"], account["payout_account"]) if account else None
+        if place == self.disclosed:
+            return state
+        if state == "closed":
+            return "!institution_state"
+        if place is None:
+            if state == "listed":
+                return "!institution_undisclosed"
+            self.counts["discloses no bank"] += 1
+        else:
+            if place.bank not in BANKS:
+                return "!bank_unknown"
+            if not is_account(place.supervised) or not is_account(place.payout):
+                return "!bank_account_invalid"
             self.counts["moves to another bank" if place.bank != self.place.bank else "moves within a bank"] += 1
             self.place = place
-            self.moves.append(place)
-        return "listed"
+        self.disclosed = place
+        self.moves.append(place)
+        return state
 
     def sell(self, order: str, course: str) -> None:
         """A seat was asked for. The money of who gets it will be where the institution is now."""
@@ -141,6 +151,8 @@ def place_of(account: BankAccount) -> Place:
     return Place(account.bank, account.supervised_account, account.payout_account)
 
 
-def account_of(place: Place) -> dict[str, Any]:
+def account_of(place: Place | None) -> dict[str, Any] | None:
     """As catalog has it."""
+    if place is None:
+        return None
     return {"bank": place.bank, "supervised_account": place.supervised, "payout_account": place.payout}

@@ -58,6 +58,8 @@ class Catalog:
         if (self.state, self.reason) != (state, reason):
             if (self.state, state) not in STEPS:
                 return "!institution_state"
+            if state == "listed" and self.banks.disclosed is None:
+                return "!institution_undisclosed"
             self.state, self.reason = state, reason
             self.said["catalog.institution.changed.v1", institution] += 1
             self.counts[f"institutions {state}"] += 1
