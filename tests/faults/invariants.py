@@ -472,8 +472,13 @@ def decisions_agree_with_escrow(world: World, expected: Expected) -> Iterator[st
         should = {kind: fen for kind, fen in parts.items() if fen}
         if paid[key] != should:
             yield f"{key}: escrow pays {paid[key]}, decided was {should}"
+    gone = {row["institution_id"] for row in world.tables["orders.wind_ups"]}
+    of_gone = {row["order_id"] for row in world.tables["orders.purchases"] if row["institution_id"] in gone}
     for key, lesson in lessons.items():
-        if lesson["state"] in ("objected", "divided") or lesson["confirmed_by"] == "authority":
+        if lesson["state"] == "divided" and key[0] in of_gone:  # its order's one refund was for other lessons
+            if paid[key] != {"refund": lesson["price_fen"]}:
+                yield f"{key}: escrow pays {paid[key]}, and its institution is gone"
+        elif lesson["state"] in ("objected", "divided") or lesson["confirmed_by"] == "authority":
             yield f"{key} is {lesson['state']}, and has no objection"
 
 

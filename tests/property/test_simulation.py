@@ -19,9 +19,10 @@ from hypothesis.stateful import get_state_machine_test
 
 from ops.stack.servers import Servers
 from shared.settings import PARTICIPANTS
-from tests.simulation.history import History
+from tests.simulation.history_banks import TWO_SUMS
+from tests.simulation.history_closures import ClosingHistory, Doom
 from tests.simulation.people import move_in
-from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS, Simulation
+from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS, STARTS, Simulation
 
 EXAMPLES: Final = int(os.environ.get("EXAMPLES") or 60)
 AT_ONCE: Final = 10
@@ -35,14 +36,14 @@ SHRINK: Final = os.environ.get("SHRINK") != "no"
 @pytest.fixture(scope="module")
 def simulation(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
     with Simulation.running(servers, tmp_path_factory.mktemp("simulation")) as simulation:
-        History.simulation = simulation
-        History.people = simulation.run(move_in(simulation))
+        ClosingHistory.simulation = simulation
+        ClosingHistory.people = simulation.run(move_in(simulation))
         yield simulation
 
 
 def test_a_history_played_by_hand_reaches_the_payout_through_every_crash(simulation: Simulation) -> None:
     simulation.counts.clear()
-    history = History()
+    history = ClosingHistory()
     history.buys(guardian=0, course=1)
     for _ in range(7):  # signed, paid, the first lesson filed and confirmed, the second too, the third filed
         for who, name in enumerate(PARTICIPANTS):
@@ -69,6 +70,61 @@ def test_a_history_played_by_hand_reaches_the_payout_through_every_crash(simulat
         assert counts[what] > 0, what
 
 
+def test_a_history_played_by_hand_moves_to_other_banks_and_gives_invoices(simulation: Simulation) -> None:
+    simulation.counts.clear()
+    history = ClosingHistory()
+    then = ["moves", "refund", "another goes on", "another goes on", "cut-off", "moves back"]
+    history.moves_with_money_in_flight(order=0, where=0, mode="daily", wrong=None, first=TWO_SUMS, then=then, rounds=1)
+    said = ["issue", "red", "issue", "issue of another"]
+    history.gives_invoices(order=0, earns="a part", what=said, another=False, rounds=2)
+    history.when_all_is_over(late=[(0, "red"), (0, "list by pages")])
+    history.teardown()
+    counts = simulation.counts
+    assert counts["cut-offs with more than one sum"] == 1
+    for what in ("refund", "gathered"):
+        assert counts[f"told: {what}, at a bank that was left"] > 0, what
+    for what in ("issued", "issued after a red one", "red-lettered", "shown as overdue"):
+        assert counts[f"invoices {what}"] > 0, what
+    assert counts["refused: invoice_exists"] > 0
+
+
+@pytest.mark.parametrize(
+    ("paid", "unpaid", "then", "seen"),
+    [
+        (
+            ["filed", "contested"],
+            ["paying", "to_pay"],
+            [("the same start", 0), ("dies", 0), ("show", 0), ("start", 0), ("an hour", 0), ("works", 0), ("works", 0)],
+            ["a lesson applied", "enrolled, refund contested", "enrolled, refund none", "paying", "to_pay"],
+        ),
+        (
+            ["granted in part", "objected", "rejected"],
+            [],
+            [("works", 0), ("buys", 0), ("works", 0), ("works", 0), ("start", 0), ("works", 0), ("start", 0)],
+            ["a lesson objected", "enrolled, refund paid", "enrolled, refund rejected", "to_sign"],
+        ),
+        (
+            ["quarrelled over"],
+            ["held"],
+            [("start", 0), ("works", 0), ("works", 0), ("start", 0)],
+            ["a lesson confirmed", "enrolled, refund none", "held"],
+        ),
+    ],
+)
+def test_a_history_played_by_hand_in_which_the_institution_is_gone(
+    simulation: Simulation, paid: list[str], unpaid: list[str], then: list[tuple[str, int]], seen: list[str]
+) -> None:
+    simulation.counts.clear()
+    history = ClosingHistory()
+    history.is_gone(Doom(False, True, paid, unpaid, first="plan", then=then, lesson=1, rounds=0, label="commit"))
+    simulation.run(simulation.settle())
+    history.tables_and_answers_are_as_the_models_say()
+    history.teardown()
+    missing = [what for what in seen if not simulation.counts[f"wound up: {what}"]]
+    assert not missing, simulation.counts
+    assert simulation.counts["wound up again"] > 0
+
+
 # A failure is made smaller before it is shown, and that takes minutes.
 @pytest.mark.timeout(1200)
 @pytest.mark.slow
@@ -89,7 +145,9 @@ def test_whatever_happens_the_tables_and_the_models_agree(simulation: Simulation
 
 
 def play(number: int) -> None:
-    """One set of histories, which this number repeats."""
+    """One set of histories, which this number repeats; the day on which they begin is the number's as well."""
+    ClosingHistory.simulation.start = STARTS[number % len(STARTS)]
+    ClosingHistory.simulation.counts[f"sets from {ClosingHistory.simulation.start:%m-%d} on"] += 1
     playing = settings(
         max_examples=AT_ONCE,
         stateful_step_count=STEPS,
@@ -100,7 +158,7 @@ def play(number: int) -> None:
         suppress_health_check=list(HealthCheck),
     )
     try:
-        seed(number)(get_state_machine_test(History, settings=playing))()
+        seed(number)(get_state_machine_test(ClosingHistory, settings=playing))()
     except BaseException as failure:
         failure.add_note(f"the same histories again: SEED={number} EXAMPLES={AT_ONCE} STEPS={STEPS}")
         raise

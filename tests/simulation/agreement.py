@@ -10,10 +10,14 @@ from shared.messaging.handlers import in_groups
 from tests.faults import invariants
 from tests.faults.world import World
 from tests.simulation import statements
-from tests.simulation.model import Complaints, Orders, Said, Timers, same
+from tests.simulation.agreement_more import check_banks, check_custody, check_invoices
+from tests.simulation.model import Complaints, Said, Timers
+from tests.simulation.model_banks import RESERVE, Banks, place_of
 from tests.simulation.model_catalog import FREEZE_TIMER, Catalog
+from tests.simulation.model_closures import Closures, same
 from tests.simulation.model_money import Escrow
 from tests.simulation.model_settlements import CLOSE
+from tests.simulation.people import People
 from tests.simulation.simulation import Heard, Simulation
 
 CHECKS: Final = (
@@ -44,7 +48,7 @@ GROUP BY type, key
 _SETTLEMENT_OF: Final = """
 SELECT order_id::text, lesson_no, settlement_id::text FROM gathered WHERE settlement_id IS NOT NULL
 """
-_FROZEN_UNTIL: Final = "SELECT frozen_until FROM institutions"
+_STANDS: Final = "SELECT state, frozen_until FROM institutions WHERE institution_id = $1"
 _SOLD: Final = "SELECT order_id::text FROM reservations WHERE course_id IS NOT NULL"
 _FREEZE_TIMERS: Final = "SELECT subject, due_at FROM timers WHERE type = $1"
 CONFLICT: Final = "!idempotency_conflict"
@@ -53,12 +57,17 @@ CONFLICT: Final = "!idempotency_conflict"
 class Agreement:
     """The models of one history and what they expect; it watches the simulation."""
 
-    def __init__(self, simulation: Simulation, institution: str, authority: str) -> None:
+    def __init__(self, simulation: Simulation, people: People, authority: str) -> None:
         self.simulation = simulation
-        self.orders = Orders(institution, authority, simulation.contracts)
-        self.escrow = Escrow(institution, authority)
-        self.catalog = Catalog(authority)
+        institution = people.institution_actor.subject
+        next_door = place_of(people.neighbour.account)
+        at = place_of(people.institution.account)
+        self.banks = Banks(institution, authority, at, dict.fromkeys(people.neighbours, next_door))
+        self.orders = Closures(institution, authority, simulation.contracts)
+        self.escrow = Escrow(institution, authority, self.banks)
+        self.catalog = Catalog(authority, self.banks)
         self.complaints = Complaints()
+        self.orders.neighbours = self.catalog.neighbours = people.neighbours
         self.expected: dict[UUID, str] = {}
         """Asking → what must be answered."""
         self._message_of: dict[UUID, UUID] = {}
@@ -79,6 +88,10 @@ class Agreement:
         if any(m.type == CLOSE for m in fresh.values()):
             rows = await self.simulation.rows("escrow", _SETTLEMENT_OF)
             self.escrow.settlements.ids = {(row["order_id"], row["lesson_no"]): row["settlement_id"] for row in rows}
+        if any(m.type == RESERVE for m in fresh.values()):
+            self.banks.with_seat = {row["order_id"] for row in await self.simulation.rows("catalog", _SOLD)}
+        for m in fresh.values():
+            self.banks.hear(m)
         for group in in_groups(cast(Any, fresh.values()), lambda m: id(entries[m.type].handle)):
             for m in cast(Sequence[Heard], group):
                 self._heard[service, m.id] = m, self._hear(service, m)
@@ -101,7 +114,7 @@ class Agreement:
     def fired(self, service: str, now: datetime) -> None:
         """Timers that were due are gone."""
         self._changed.add(service)
-        models: dict[str, Orders | Escrow | Catalog]
+        models: dict[str, Closures | Escrow | Catalog]
         models = {"orders": self.orders, "escrow": self.escrow, "catalog": self.catalog}
         model = models.get(service)
         if model is None:
@@ -152,15 +165,24 @@ class Agreement:
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
         refunds = {(id_, refund_id): one for id_, p in purchases.items() for refund_id, one in p.refunds.items()}
         agree(found, {key: (one.state, str(one.lessons), one.deduction, one.act_by) for key, one in refunds.items()})
+        await check_invoices(self.simulation, self.orders.invoices, agree)
+        sql = """SELECT institution_id::text, run, reason, decided_by, started_at, orders, lessons, refund_fen,
+                         given_up, pending, done_orders, done_fen, finished_at FROM wind_ups"""
+        found = {row["institution_id"]: tuple(row)[1:] for row in await self.simulation.rows("orders", sql)}
+        agree(found, {id_: tuple(vars(one).values()) for id_, one in self.orders.wind_ups.items()})
         await self._check_timers("orders", self.orders.timers)
         await self._check_said("orders", self.orders.said)
 
     async def _check_escrow(self) -> None:
-        sql = """SELECT order_id::text, state, suspensions, paid_fen, held_fen, releasing_fen, released_fen,
-                        refunding_fen, refunded_fen FROM accounts"""
+        sql = """SELECT order_id::text, bank, supervised_account, payout_account, state, suspensions, paid_fen,
+                        held_fen, releasing_fen, released_fen, refunding_fen, refunded_fen FROM accounts"""
         found = {row["order_id"]: tuple(row)[1:] for row in await self.simulation.rows("escrow", sql)}
         accounts = self.escrow.accounts
-        agree(found, {id_: (one.state, one.suspended, *one.balances()) for id_, one in accounts.items()})
+        books = {
+            id_: (one.bank, one.supervised, one.payout_account, one.state, one.suspended, *one.balances())
+            for id_, one in accounts.items()
+        }
+        agree(found, books)
         sql = """SELECT order_id::text, kind, lesson_no, amount_fen, state, attempt, turn, asks, reference,
                         counter_account FROM instructions"""
         found = {tuple(row)[:3]: tuple(row)[3:] for row in await self.simulation.rows("escrow", sql)}
@@ -190,15 +212,16 @@ class Agreement:
         )
         rows = await self.simulation.rows("escrow", "SELECT bank, payout_account, changed_by FROM payout_accounts")
         agree({row["bank"]: tuple(row)[1:] for row in rows}, dict(model.accounts))
-        sql = "SELECT order_id::text, lesson_no, bank, payout_account, amount_fen, settlement_id::text FROM gathered"
+        sql = """SELECT order_id::text, lesson_no, bank, supervised_account, payout_account, amount_fen,
+                        settlement_id::text FROM gathered"""
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("escrow", sql)}
         agree(found, {lesson: tuple(vars(one).values()) for lesson, one in model.gathered.items()})
-        sql = """SELECT settlement_id::text, bank, payout_account, amount_fen, lessons, state, attempt, turn, asks,
-                        reference, booked_step FROM settlements"""
+        sql = """SELECT settlement_id::text, bank, supervised_account, payout_account, amount_fen, lessons, state,
+                        attempt, turn, asks, reference, booked_step FROM settlements"""
         found = {row["settlement_id"]: tuple(row)[1:] for row in await self.simulation.rows("escrow", sql)}
         told = {
             id_: (
-                *(one.bank, one.to, one.amount, len(one.lessons)),
+                *(one.bank, one.supervised, one.to, one.amount, len(one.lessons)),
                 *(one.state, one.attempt, one.turn, one.asks, one.reference, one.booked),
             )
             for id_, one in model.settlements.items()
@@ -206,11 +229,12 @@ class Agreement:
         agree(found, told)
 
     async def _check_catalog(self) -> None:
-        """Freezes, and that nobody has a seat who asked for it only while the institution was frozen."""
-        frozen = [row["frozen_until"] for row in await self.simulation.rows("catalog", _FROZEN_UNTIL)]
-        assert frozen == [self.catalog.frozen_until], (frozen, self.catalog.frozen_until)
+        """Freezes, and that nobody has a seat who asked for it only while the institution might not sell."""
+        await check_banks(self.simulation, self.banks, agree)
+        stands = [tuple(row) for row in await self.simulation.rows("catalog", _STANDS, UUID(self.orders.institution))]
+        assert stands == [(self.catalog.state, self.catalog.frozen_until)], (stands, vars(self.catalog))
         sold = {row["order_id"] for row in await self.simulation.rows("catalog", _SOLD)}
-        assert sold <= self.catalog.offered, f"sold while frozen: {sold - self.catalog.offered}"
+        assert sold <= self.catalog.offered, f"sold by who may not: {sold - self.catalog.offered}"
         rows = await self.simulation.rows("catalog", _FREEZE_TIMERS, FREEZE_TIMER)
         agree({(FREEZE_TIMER, row["subject"]): row["due_at"] for row in rows}, self.catalog.timers)
         said = {(row["type"], row["key"]): row["times"] for row in await self.simulation.rows("catalog", _SAID)}
@@ -253,6 +277,7 @@ class Agreement:
         assert not found, found
         differences = list(money_that_banks_and_books_disagree_about(world))
         assert not differences, differences
+        await check_custody(self.simulation, self.escrow, agree)
         states = {id_: p.state for id_, p in self.orders.purchases.items()}
         assert set(states.values()) <= {"enrolled", "ended"}, states
         asked, answered = self.simulation.askings.keys(), self.simulation.answers.keys()
@@ -291,9 +316,11 @@ class Agreement:
         for settlement in self.escrow.settlements.settlements.values():
             counts[f"settlements {settlement.state}"] += 1
             counts["settlements came back"] += settlement.turn
+        counts += self.orders.counts
         counts["lessons gathered"] += len(self.escrow.settlements.gathered)
-        counts += self.escrow.counts + self.catalog.counts
-        refused = {id_ for id_, p in self.orders.purchases.items() if p.reason == "institution_frozen"}
+        counts += self.escrow.counts + self.catalog.counts + self.banks.counts + self.orders.invoices.counts
+        may_not_sell = ("institution_frozen", "institution_not_listed")
+        refused = {id_ for id_, p in self.orders.purchases.items() if p.reason in may_not_sell}
         assert refused <= self.catalog.turned_away, (refused, self.catalog.turned_away)
         for answer in self.expected.values():
             counts[f"refused: {answer[1:]}" if answer.startswith("!") else "answered"] += 1

@@ -37,11 +37,13 @@ from shared.contracts.orders import (
 )
 from shared.ids import derived_id
 from shared.settings import PARTICIPANTS
+from tests.simulation.history_banks import BankRules
+from tests.simulation.history_invoices import InvoiceRules
 from tests.simulation.history_settlements import SUMS_GO_WRONG, SettlementRules
 from tests.simulation.history_suspense import DECISIONS as ABOUT_SUSPENSE
 from tests.simulation.history_suspense import SuspenseRules
 from tests.simulation.people import AUTHORITY, COURSES, LESSONS
-from tests.simulation.rules import LAST_DAY, MOST_ORDERS, ORDER, WHICH
+from tests.simulation.rules import MOST_ORDERS, ORDER, WHICH
 from tests.simulation.simulation import CONSUMER_LABELS, RELAY_LABELS
 
 UNSIGNED: Final = "f" * 64
@@ -50,7 +52,9 @@ UNSIGNED: Final = "f" * 64
 WHO: Final = st.sampled_from(PARTICIPANTS)
 PICKS: Final = st.lists(WHICH, min_size=1, max_size=8)
 COURSE: Final = st.integers(0, len(COURSES) - 1)
-REFUND_STEPS: Final = ("answer yes", "answer no", "grant", "grant less", "reject", "withdraw", "ask again")
+REFUND_STEPS: Final = (
+    *("answer yes", "answer no", "grant", "grant less", "grant some", "reject", "withdraw", "ask again"),
+)
 DECISIONS: Final[dict[str, tuple[Decision, int]]] = {
     "release": ("release", 0),
     "give back": ("return", 0),
@@ -76,7 +80,7 @@ MOMENTS: Final = ("a minute", "a quarter", "an hour", "a day", "due", "almost du
 SECOND: Final = timedelta(seconds=1)
 
 
-class History(SuspenseRules, SettlementRules):
+class History(SuspenseRules, SettlementRules, BankRules, InvoiceRules):
     """One history. Its rules are what people, the bank, Kafka, the scheduler and power cuts may do."""
 
     def __init__(self) -> None:
@@ -104,7 +108,7 @@ class History(SuspenseRules, SettlementRules):
         self._buy(self.order_ids[-1], guardian, course)
 
     def _buy(self, order_id: UUID, guardian: int, course: int) -> None:
-        actor, course_id = self.people.guardians[guardian], self.people.courses[course].course_id
+        actor, course_id = self.people.guardians[guardian], self.courses[course].course_id
         self.ask(PlacePurchase(order_id=order_id, account_id=UUID(actor.subject), course_id=course_id), actor)
 
     @rule(order=ORDER, rounds=st.integers(0, 3))
@@ -123,16 +127,16 @@ class History(SuspenseRules, SettlementRules):
             return
         lessons = purchase.lessons.items() if purchase else ()
         for number, lesson in lessons:
-            if lesson.state == "planned" and lesson.ends_at < LAST_DAY:
+            if lesson.state == "planned" and lesson.ends_at < self.last_day:
                 if self.simulation.now < lesson.ends_at:
                     self.run(self.simulation.set_clock(lesson.ends_at))
-                self._request("apply", order_id, number, self.people.institution_actor)
+                self._request("apply", order_id, number, self.institution_of(order_id))
                 return
             if lesson.state == "applied":
                 self._request("confirm", order_id, number, guardian)
                 return
             if lesson.objected is not None and lesson.objected.state == "raised":
-                self._request("answer", order_id, number, self.people.institution_actor)
+                self._request("answer", order_id, number, self.institution_of(order_id))
                 return
             if lesson.objected is not None and lesson.state == "objected":
                 self._request(list(DECISIONS)[number % len(DECISIONS)], order_id, number, AUTHORITY)
@@ -176,13 +180,19 @@ class History(SuspenseRules, SettlementRules):
         purchases = self.agreement.orders.purchases.items()
         return [UUID(order_id) for order_id, one in purchases if one.state in ("to_sign", "to_pay")]
 
-    @rule(order=ORDER, what=st.sampled_from(REQUESTS), lesson=st.integers(1, LESSONS + 1), who=st.integers(0, 4))
+    @rule(order=ORDER, what=st.sampled_from(REQUESTS), lesson=st.integers(1, LESSONS + 1), who=st.integers(0, 5))
     def asks(self, order: int, what: str, lesson: int, who: int) -> None:
         """Anybody asks for anything."""
         order_id = self.order_ids[order % len(self.order_ids)]
         purchase = self.agreement.orders.purchases.get(str(order_id))
         owner = Actor(purchase.guardian, "guardian") if purchase else self.people.guardians[0]
-        anybody = (*self.people.guardians, owner, self.people.institution_actor, AUTHORITY)
+        anybody = (
+            *self.people.guardians,
+            owner,
+            self.institution_of(order_id),
+            AUTHORITY,
+            self.people.institution_actor,
+        )
         self._request(what, order_id, lesson, anybody[who])
 
     def _request(self, what: str, order_id: UUID, lesson: int, actor: Actor) -> None:
@@ -245,10 +255,12 @@ class History(SuspenseRules, SettlementRules):
         match step:
             case "answer yes" | "answer no":
                 answer = AnswerRefund(**about, agrees=step == "answer yes")
-                self.ask(answer, self.people.institution_actor)
-            case "grant" | "grant less" | "reject":
-                kept = 100 if step == "grant less" else 0
-                self.ask(DecideRefund(**about, granted=step != "reject", deduction_fen=kept, reason=step), AUTHORITY)
+                self.ask(answer, self.institution_of(order_id))
+            case "grant" | "grant less" | "grant some" | "reject":
+                about["deduction_fen"] = 100 if step == "grant less" else 0
+                known = purchase.refunds.get(str(refund_id))
+                about["lessons"] = known.lessons[:1] if known and step == "grant some" else ()
+                self.ask(DecideRefund(**about, granted=step != "reject", reason=step), AUTHORITY)
             case "withdraw":
                 self.ask(WithdrawRefund(**about), Actor(purchase.guardian, "guardian"))
             case "ask again":
@@ -309,10 +321,10 @@ class History(SuspenseRules, SettlementRules):
         later."""
         enrolled = [(id_, p) for id_, p in self.agreement.orders.purchases.items() if p.state == "enrolled"]
         order_id, purchase = enrolled[order % len(enrolled)]
-        guardian, institution = Actor(purchase.guardian, "guardian"), self.people.institution_actor
+        guardian, institution = Actor(purchase.guardian, "guardian"), self.institution_of(UUID(order_id))
         speakers = dict.fromkeys(("object", "confirm", "show objection"), guardian)
         speakers |= dict.fromkeys(("apply", "answer", "accept"), institution)
-        if self.simulation.now < purchase.lessons[lesson].ends_at < LAST_DAY:
+        if self.simulation.now < purchase.lessons[lesson].ends_at < self.last_day:
             self.run(self.simulation.set_clock(purchase.lessons[lesson].ends_at))
         for what in ("apply", "object", *then):
             if what == "works":
@@ -452,7 +464,7 @@ class History(SuspenseRules, SettlementRules):
         how = MISBEHAVIOUR[kind][name % len(MISBEHAVIOUR[kind])]
         self.misbehave(how, kind, order_id, minutes)
 
-    @precondition(lambda self: self.simulation.now < LAST_DAY)
+    @precondition(lambda self: self.simulation.now < self.last_day)
     @rule(until=st.sampled_from(MOMENTS), quietly=st.booleans())
     def time_passes(self, until: str, quietly: bool) -> None:
         """To the second before something may happen, to the moment itself, or for a while.
@@ -474,10 +486,10 @@ class History(SuspenseRules, SettlementRules):
         if "due" in until:
             moments = await self.simulation.next_due()
         if "taught" in until:
-            moments = [lesson.ends_at for course in self.people.courses for lesson in course.lessons]
+            moments = [lesson.ends_at for course in self.courses for lesson in course.lessons]
         moments = [moment - SECOND * ("almost" in until) for moment in moments]
         later = sorted(moment for moment in moments if now < moment)
-        await self.simulation.set_clock(min(later[0] if later else now, LAST_DAY))
+        await self.simulation.set_clock(min(later[0] if later else now, self.last_day))
 
     @rule(who=WHO)
     def timers_fire(self, who: str) -> None:
@@ -530,6 +542,7 @@ class History(SuspenseRules, SettlementRules):
         self.simulation.counts["histories"] += 1
         if sys.exc_info()[0] is None:
             self.run(self._come_to_rest())
+            self.invoices_are_late()
             self.run(self.agreement.check_the_end())
             counts = self.agreement.counts()
             if currently_in_test_context():  # a history may be played by hand as well

@@ -12,11 +12,14 @@ from shared.contracts.escrow import ChangePayoutAccount, ChooseSettlement, Settl
 from shared.settings import PARTICIPANTS
 from tests.simulation.model_settlements import CLOSE
 from tests.simulation.people import AUTHORITY
-from tests.simulation.rules import LAST_DAY, Rules
+from tests.simulation.rules import Rules
 
 MODES: Final[tuple[SettlementMode, ...]] = ("at_once", "daily", "weekly")
-ACCOUNTS: Final = (("icbc", "622200000001"), ("icbc", "622200000002"), ("pboc", "622200000001"), ("icbc", "账号"))
-"""Two to which it may move, one at a bank that does not supervise, and one that is none."""
+ACCOUNTS: Final = (
+    *(("icbc", "622200000001"), ("icbc", "622200000002"), ("pboc", "622200000001"), ("icbc", "账号")),
+    *(("abc", "622848000009"), ("jiangnan", "622452000009")),
+)
+"""Two to which it may move, one at a bank that does not supervise, one that is none; two at other banks."""
 SUMS_GO_WRONG: Final[tuple[Name, ...]] = (
     *("refuse", "return_after", "return_after", "silent", "unknown", "slow", "repeat", "accept_first"),
 )
@@ -34,7 +37,7 @@ class SettlementRules(Rules):
     def _choose(self, mode: SettlementMode, actor: Actor) -> None:
         self.ask(ChooseSettlement(institution_id=self.people.institution.institution_id, mode=mode), actor)
 
-    @rule(which=st.sampled_from((0, 1, 0, 1, 2, 3)), who=st.sampled_from((0, 0, 0, 1)))
+    @rule(which=st.sampled_from((0, 1, 0, 1, 2, 3, 4, 5)), who=st.sampled_from((0, 0, 0, 1)))
     def has_another_account(self, which: int, who: int) -> None:
         """The institution has another payout account, or names one that cannot be; only it may."""
         self._change_account(which, (self.people.institution_actor, AUTHORITY)[who])
@@ -52,7 +55,7 @@ class SettlementRules(Rules):
     def goes_to_cut_off(self) -> None:
         """It is the next cut-off for which something was gathered, if it comes in time."""
         due = sorted(due for (type_, _), due in self.agreement.escrow.timers.items() if type_ == CLOSE)
-        if due and self.simulation.now < due[0] <= LAST_DAY:
+        if due and self.simulation.now < due[0] <= self.last_day:
             self.run(self.simulation.set_clock(due[0]))
         for name in PARTICIPANTS:
             self.run(self.simulation.fire(name))

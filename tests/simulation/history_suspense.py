@@ -1,5 +1,6 @@
 """Money that nobody asked for, and what operators decide about it."""
 
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -36,16 +37,19 @@ class SuspenseRules(Rules):
     def comes(self, what: str, order_id: UUID) -> None:
         """Money comes in that nobody asked for, maybe for an order that is paid, or not to be paid any more."""
         self.strays += 1
-        account = self.people.institution.account
         of_order = what not in ("nobody's", "names an order", "too little")
         letter, numbered = ("C", order_id) if of_order else ("X", derived_id("stray", self.strays))
         known = self.agreement.escrow.accounts.get(str(order_id))
         if of_order and known is None:
             return  # no bank knows the number of a collection that it was not told of
+        banks = self.agreement.banks
+        place = banks.places.get(str(order_id), banks.place)
+        if what == "at another bank":
+            place = banks.place if banks.place.bank != place.bank else replace(place, bank=NOT_ITS_BANK)
         coming = desk.unsolicited(
             self.simulation.processes["bank"].settings.database,
-            bank=NOT_ITS_BANK if what == "at another bank" else account.bank,
-            supervised_account=NOT_ITS_ACCOUNT if what == "elsewhere" else account.supervised_account,
+            bank=place.bank,
+            supervised_account=NOT_ITS_ACCOUNT if what == "elsewhere" else place.supervised,
             amount_fen=PRICE_FEN + {"too little": -1, "short": -1, "over": 1}.get(what, 0),
             number=instruction_number(letter, numbered, 0, 0),
             order_id=None if what == "nobody's" else order_id,

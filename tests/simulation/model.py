@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from tests.simulation.model_days import is_working_day
+from tests.simulation.model_invoices import Invoices, in_words
 from tests.simulation.simulation import Heard
 
 SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
@@ -32,11 +34,11 @@ Said = Counter[tuple[str, str]]
 
 
 def end_of_working_day(now: datetime, days: int) -> datetime:
-    """Midnight after the n-th working day from tomorrow on; right as long as there are no holidays."""
+    """Midnight after the n-th working day from tomorrow on."""
     day = now.astimezone(SHANGHAI).replace(hour=0, minute=0, second=0, microsecond=0)
     while days:
         day += DAY
-        days -= day.weekday() < 5
+        days -= is_working_day(day.date())
     return (day + DAY).astimezone(UTC)
 
 
@@ -109,6 +111,7 @@ class Purchase:
 
     guardian: str
     course: str
+    institution: str
     state: str = ""
     act_by: datetime | None = None
     reason: str = ""
@@ -158,12 +161,17 @@ class Orders:
         self.institution = institution
         self.authority = authority
         self.contracts = contracts
+        self.neighbours: dict[str, str] = {}
+        """Course → its institution, if that is another one."""
         self.purchases: dict[str, Purchase] = {}
         self.timers: Timers = {}
         self.said: Said = Counter()
+        self.invoices = Invoices(self)
 
     def hear(self, m: Heard) -> str:
         """One message."""
+        if m.type.startswith("orders.invoice."):
+            return self.invoices.hear(m)
         order = str(m.data.get("order_id", m.partitionkey))
         purchase = self.purchases.get(order)
         if m.type == "orders.purchase.place.v1":
@@ -183,7 +191,9 @@ class Orders:
         if m.actor != m.data["account_id"]:
             return "!actor_forbidden"
         if known is None:
-            self.purchases[order] = known = Purchase(m.actor, m.data["course_id"])
+            course = m.data["course_id"]
+            of = self.neighbours.get(course, self.institution)
+            self.purchases[order] = known = Purchase(m.actor, course, of)
             self._enter(order, known, "placed", m)
         elif (known.guardian, known.course) != (m.data["account_id"], m.data["course_id"]):
             return "!order_exists"
@@ -197,7 +207,7 @@ class Orders:
                 return self._asked(m, order, p) if m.actor == p.guardian else "!actor_forbidden"
             case "catalog.seat.reserved.v1", "placed":
                 p.price = m.data["price_fen"]
-                if (whole := self._open_fen(p.guardian) + p.price) > MOST_FEN:
+                if (whole := self._open_fen(p) + p.price) > MOST_FEN:
                     p.told = f"共 {whole / 100:,.2f} 元（本次 {p.price / 100:,.2f} 元），上限 5,000.00 元"
                     self._end(order, p, "course_limit_price", m)
                     return ""
@@ -238,17 +248,18 @@ class Orders:
         return ""
 
     def _may_see(self, m: Heard, p: Purchase) -> bool:
-        of_institution = (p.drawn or p.told) and m.actor == self.institution
+        of_institution = (p.drawn or p.told) and m.actor == p.institution
         return m.actor in (p.guardian, self.authority) or bool(of_institution)
 
-    def _open_fen(self, guardian: str) -> int:
-        """What the guardian's one child has open: prepaid and not consumed."""
+    def _open_fen(self, new: Purchase) -> int:
+        """What the guardian's one child has open at the institution: prepaid and not consumed."""
         fen = 0
         for p in self.purchases.values():
-            if p.guardian == guardian and p.drawn and p.state == "enrolled":
+            is_theirs = (p.guardian, p.institution) == (new.guardian, new.institution)
+            if is_theirs and p.drawn and p.state == "enrolled":
                 gone = ("confirmed", "paid_out", "divided", "refunded")
                 fen += sum(one.fee for one in p.lessons.values() if one.state not in gone)
-            elif p.guardian == guardian and p.drawn and p.state != "ended":
+            elif is_theirs and p.drawn and p.state != "ended":
                 fen += p.price
         return fen
 
@@ -301,7 +312,7 @@ class Orders:
         """Refunds: one at a time, of every planned lesson."""
         if m.type == "orders.refund.request.v1":
             return self._ask_back(m, order, p)
-        asks = {"orders.refund.withdraw.v1": p.guardian, "orders.refund.answer.v1": self.institution}  # anyone decides
+        asks = {"orders.refund.withdraw.v1": p.guardian, "orders.refund.answer.v1": p.institution}  # anyone decides
         if m.actor != asks.get(m.type, m.actor):
             return "!actor_forbidden"
         one = p.refunds.get(m.data["refund_id"]) if "refund_id" in m.data else p.refund
@@ -324,6 +335,10 @@ class Orders:
                 pass
             case "orders.refund.decide.v1", "contested" if m.data["granted"]:
                 one.decision, one.deduction = m.data["reason"], m.data["deduction_fen"]
+                chosen = sorted(m.data["lessons"]) or one.lessons
+                for number in set(one.lessons) - set(chosen):
+                    p.lessons[number].state = "planned"
+                one.lessons = chosen
                 self._pay_back(m, order, p, one)
             case "orders.refund.decide.v1", "contested":
                 one.decision = m.data["reason"]
@@ -397,7 +412,7 @@ class Orders:
             return "!lesson_unknown"
         timer = (LESSON_TIMER, f"{order}:{number}")
         asks = {
-            "orders.lesson.apply.v1": self.institution,
+            "orders.lesson.apply.v1": p.institution,
             "orders.lesson.confirm.v1": p.guardian,
             "orders.lesson.object.v1": p.guardian,
         }
@@ -464,7 +479,7 @@ class Orders:
             return "!order_unknown"
         if lesson is None:
             return "!lesson_unknown"
-        asks = {"orders.objection.answer.v1": self.institution, "orders.objection.decide.v1": self.authority}
+        asks = {"orders.objection.answer.v1": p.institution, "orders.objection.decide.v1": self.authority}
         if m.actor != asks.get(m.type, m.actor):
             return "!actor_forbidden"
         objection = lesson.objected
@@ -569,6 +584,8 @@ class Complaints:
 def same(expected: str, envelope: dict[str, Any]) -> bool:
     """Whether an answer says what it must."""
     data = envelope["data"]
+    if envelope["type"].startswith("orders.invoice."):
+        return in_words(envelope["type"], data) == expected
     said = (
         "!" + data["code"]
         if envelope["type"] == "problem.v1"

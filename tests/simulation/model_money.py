@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Final
 
 from tests.simulation.model import DAY, MINUTE
+from tests.simulation.model_banks import Banks
 from tests.simulation.model_payments import (
     INSTRUCT,
     INSTRUCTION_TIMER,
@@ -28,8 +29,8 @@ KINDS: Final = {"C": "collect", "P": "payout", "R": "refund", "S": "return", "G"
 class Escrow(Books):
     """Accounts and what banks were told."""
 
-    def __init__(self, institution: str, authority: str) -> None:
-        super().__init__()
+    def __init__(self, institution: str, authority: str, banks: Banks) -> None:
+        super().__init__(banks)
         self.suspense = Suspense(self)
         self.settlements = Settlements(self, institution, authority)
 
@@ -50,7 +51,8 @@ class Escrow(Books):
         if m.type == "escrow.payment.collect.v1":
             if account is None:
                 pay_by = datetime.fromisoformat(m.data["pay_by"])
-                place = [m.data["account"][part] for part in ("bank", "supervised_account", "payout_account")]
+                at = self.banks.places[order]
+                place = at.bank, at.supervised, at.payout, m.data["institution_id"]
                 self.accounts[order] = account = Account(m.data["amount_fen"], m.data["lessons"], pay_by, *place)
                 account.payments["collect", 0] = payment = Payment(account.price)
                 self.timers[PAYMENT_TIMER, order] = pay_by
@@ -77,16 +79,16 @@ class Escrow(Books):
     def _let_go(self, m: Heard, order: str, account: Account) -> None:
         """What waited goes out, if nothing else holds it."""
         for (kind, number), payment in account.payments.items():
-            if payment.state == "waiting" and not account.suspended and not self.frozen:
+            if payment.state == "waiting" and not account.suspended and not self.frozen(account.institution):
                 self.counts["payouts that waited for a thaw"] += m.type == "escrow.payouts.thaw.v1"
                 self._begin(m, order, account, kind, number)
 
     def _begin(self, m: Heard, order: str, account: Account, kind: str, number: int) -> None:
         """A payout goes out, or is gathered with others; a refund always goes out."""
-        payment = account.payments[kind, number]
+        payment, ours = account.payments[kind, number], self.settlements.institution
         if kind == "payout":
             self.said["escrow.released.v1", order] += 1
-            if self.settlements.mode != "at_once":
+            if account.institution == ours and self.settlements.mode != "at_once":
                 self.settlements.gather(m, order, number, account, payment)
                 return
             payment.to = self.settlements.redirected(account)
@@ -116,7 +118,7 @@ class Escrow(Books):
                 elif payment.state == "sent":
                     payment.asks += 1
                     self._tell(m, order, kind, number, payment)
-                elif payment.state == "refused" and kind == "payout" and self.frozen:
+                elif payment.state == "refused" and kind == "payout" and self.frozen(account.institution):
                     self.timers[INSTRUCTION_TIMER, f"{order}:payout:{number}"] = m.now + DAY
                     self.counts["payouts not tried anew while frozen"] += 1
                 elif payment.state == "refused" and kind != "collect":
@@ -133,7 +135,7 @@ class Escrow(Books):
     def _pay_out(self, m: Heard, order: str, account: Account, number: int, amount: int) -> None:
         payment = Payment(amount, "waiting")
         account.payments["payout", number] = payment
-        if not account.suspended and not self.frozen:
+        if not account.suspended and not self.frozen(account.institution):
             self._begin(m, order, account, "payout", number)
 
     def _divide(self, m: Heard, order: str, account: Account) -> None:
@@ -147,7 +149,7 @@ class Escrow(Books):
         for kind, payment in payments.items():
             if payment.amount:
                 account.payments[kind, number] = payment
-                if kind == "refund" or not (account.suspended or self.frozen):
+                if kind == "refund" or not (account.suspended or self.frozen(account.institution)):
                     self._begin(m, order, account, kind, number)
 
     def _send_back(self, m: Heard, order: str, account: Account) -> None:
@@ -179,6 +181,15 @@ class Escrow(Books):
 
     def _tell(self, m: Heard, order: str, kind: str, number: int, payment: Payment) -> None:
         payment.state = "sent"
+        account = self.accounts[order]
+        self.banks.tell(
+            (kind, order, number, payment.attempt),
+            bank=account.bank,
+            supervised=account.supervised,
+            amount=payment.amount,
+            to=(payment.to or account.payout_account) if kind == "payout" else "",
+            reference=account.reference if kind == "refund" else "",
+        )
         self.said[INSTRUCT, order] += 1
         self._look_again(m, order, kind, number, payment)
 
@@ -233,7 +244,7 @@ class Escrow(Books):
             return
         if outcome == "paid" and payment.state == "sent":
             payment.state, payment.reference = "paid", reference
-            self.counts["refunds paid while frozen"] += kind == "refund" and self.frozen
+            self.counts["refunds paid while frozen"] += kind == "refund" and self.frozen(account.institution)
             self.timers.pop((INSTRUCTION_TIMER, f"{order}:{kind}:{number}"), None)
             self.said[REFUNDED if kind == "refund" else "escrow.settled.v1", order] += 1
             if (kind, number) == ("refund", 0):

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from tests.simulation.model import DAY, HOUR, MINUTE, Said, Timers
+from tests.simulation.model_banks import Banks
 
 INSTRUCT: Final = "bank.instruct.v1"
 PAYMENT_TIMER: Final = "escrow.payment.deadline.v1"
@@ -47,6 +48,7 @@ class Account:
     bank: str
     supervised: str
     payout_account: str
+    institution: str
     state: str = "collecting"
     reason: str = ""
     reference: str = ""
@@ -80,7 +82,8 @@ class Account:
 class Books:
     """All accounts, and what was said and is to come of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, banks: Banks) -> None:
+        self.banks = banks
         self.accounts: dict[str, Account] = {}
         self.freezes: dict[str, tuple[str, int]] = {}
         """Institution → how catalog told last that it stands, and with which change."""
@@ -88,7 +91,6 @@ class Books:
         self.timers: Timers = {}
         self.said: Said = Counter()
 
-    @property
-    def frozen(self) -> bool:
-        """No payout begins. There is one institution here."""
-        return any(state == "frozen" for state, _ in self.freezes.values())
+    def frozen(self, institution: str) -> bool:
+        """No payout of it begins."""
+        return self.freezes.get(institution, ("", 0))[0] == "frozen"

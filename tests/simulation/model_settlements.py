@@ -2,28 +2,19 @@
 bank's answers; see `model.py`."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
-from tests.simulation.model import DAY, SHANGHAI
+from tests.simulation.model import DAY
+from tests.simulation.model_banks import BANKS, cut_off, is_account
 from tests.simulation.model_payments import INSTRUCT, Account, Books, Payment
 from tests.simulation.simulation import Heard
 
-BANKS: Final = ("icbc", "abc", "boc", "ccb", "jiangnan")
 CLOSE: Final = "escrow.settlement.close.v1"
 SETTLEMENT_TIMER: Final = "escrow.settlement.deadline.v1"
-FRIDAY: Final = 4
 
 Lesson = tuple[str, int]
 """Order and number; 0 is what the institution keeps of a refund."""
-
-
-def cut_off(now: datetime, mode: str) -> datetime:
-    """Half past four of the next working day or Friday, as of the only bank; right as long as there are no holidays."""
-    due = now.astimezone(SHANGHAI).replace(hour=16, minute=30, second=0, microsecond=0)
-    while due <= now or due.weekday() > FRIDAY or (mode == "weekly" and due.weekday() != FRIDAY):
-        due += DAY
-    return due.astimezone(UTC)
 
 
 @dataclass
@@ -31,6 +22,7 @@ class Gathered:
     """A lesson that is paid out with others, of a settlement once it has gone out."""
 
     bank: str
+    supervised: str
     payout_account: str
     amount: int
     settlement: str | None = None
@@ -41,6 +33,7 @@ class Settlement(Payment):
     """One payout of many lessons. `booked`: the step at which all of them are."""
 
     bank: str = ""
+    supervised: str = ""
     lessons: tuple[Lesson, ...] = ()
     booked: int = 0
 
@@ -73,7 +66,8 @@ class Settlements:
 
     def redirected(self, account: Account) -> str | None:
         """Where payouts of an order go, if not where it said when it was paid."""
-        return self.accounts[account.bank][0] if account.bank in self.accounts else None
+        is_theirs = account.institution == self.institution
+        return self.accounts[account.bank][0] if is_theirs and account.bank in self.accounts else None
 
     def hear(self, m: Heard) -> str:
         """A choice, a cut-off, a deadline, or that lessons follow."""
@@ -109,7 +103,7 @@ class Settlements:
             return "!actor_forbidden"
         if bank not in BANKS:
             return "!bank_unknown"
-        if not account.isascii():
+        if not is_account(account):
             return "!bank_account_invalid"
         self.accounts[bank] = account, m.actor
         return self.mode
@@ -131,7 +125,7 @@ class Settlements:
         self.books.timers[CLOSE, subject] = due
 
     def _cut_off(self, m: Heard, bank: str) -> tuple[str, datetime]:
-        due = cut_off(m.now, self.mode)
+        due = cut_off(bank, self.mode, m.now)
         return f"{self.institution}:{bank}:{due.isoformat()}", due
 
     # --- what goes out together -----------------------------------------------------------------------------------
@@ -140,31 +134,46 @@ class Settlements:
         """A payout waits for the cut-off."""
         payment.state = "gathered"
         payee = self.redirected(account) or account.payout_account
-        self.gathered[order, number] = Gathered(account.bank, payee, payment.amount)
+        self.gathered[order, number] = Gathered(account.bank, account.supervised, payee, payment.amount)
         self._set_cut_off(m, account.bank)
 
     def _close(self, m: Heard) -> None:
         bank = m.data["bank"]
-        lessons = tuple(lesson for lesson, one in self.gathered.items() if one.bank == bank and one.settlement is None)
-        if not lessons:
+        waiting = [lesson for lesson, one in self.gathered.items() if one.bank == bank and one.settlement is None]
+        if not waiting:
             return
-        if self.books.frozen:
+        if self.books.frozen(self.institution):
             self.books.counts["settlements not closed while frozen"] += 1
             return
+        supervised, to = min(self._between(bank, lesson) for lesson in waiting)
+        lessons = tuple(lesson for lesson in waiting if self._between(bank, lesson) == (supervised, to))
         id_ = self.ids.get(lessons[0], "none")
-        for lesson in lessons:  # of one institution and one supervised account, so all of them together
-            one = self.gathered[lesson]
-            one.settlement = id_
-            one.payout_account = self.accounts[bank][0] if bank in self.accounts else one.payout_account
-        to = self.gathered[lessons[0]].payout_account
+        for lesson in lessons:
+            self.gathered[lesson].settlement, self.gathered[lesson].payout_account = id_, to
+        if len(lessons) < len(waiting):  # of other accounts: a sum is of two only
+            self.books.said[CLOSE, self.institution] += 1
+            self.books.counts["cut-offs with more than one sum"] += 1
         amount = sum(self.gathered[lesson].amount for lesson in lessons)
-        self.settlements[id_] = settlement = Settlement(amount, to=to, bank=bank, lessons=lessons)
+        settlement = Settlement(amount, to=to, bank=bank, supervised=supervised, lessons=lessons)
+        self.settlements[id_] = settlement
         self.books.said["escrow.settlement_closed.v1", self.institution] += 1
         self.books.counts[f"settlements of {min(len(lessons), 3)} lessons"] += 1
         self._tell(m, id_, settlement)
 
+    def _between(self, bank: str, lesson: Lesson) -> tuple[str, str]:
+        """From which account to which it would go now."""
+        one = self.gathered[lesson]
+        return one.supervised, self.accounts[bank][0] if bank in self.accounts else one.payout_account
+
     def _tell(self, m: Heard, id_: str, settlement: Settlement) -> None:
         settlement.state = "sent"
+        self.books.banks.tell(
+            ("gathered", id_, 0, settlement.attempt),
+            bank=settlement.bank,
+            supervised=settlement.supervised,
+            amount=settlement.amount,
+            to=settlement.to or "",
+        )
         self.books.said[INSTRUCT, id_] += 1
         self._look_again(m, id_, settlement)
 
@@ -176,7 +185,7 @@ class Settlements:
         if settlement.state == "sent":
             settlement.asks += 1
             self._tell(m, id_, settlement)
-        elif settlement.state == "refused" and self.books.frozen:
+        elif settlement.state == "refused" and self.books.frozen(self.institution):
             self.books.timers[SETTLEMENT_TIMER, id_] = m.now + DAY
             self.books.counts["settlements not tried anew while frozen"] += 1
         elif settlement.state == "refused":

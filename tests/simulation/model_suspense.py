@@ -127,6 +127,14 @@ class Suspense:
 
     def _tell(self, m: Heard, receipt_id: str, back: Payment) -> None:
         back.state = "sent"
+        receipt = self.receipts[receipt_id]
+        self.books.banks.tell(
+            ("return", receipt_id, 0, back.attempt),
+            bank=receipt.bank,
+            supervised=receipt.account,
+            amount=back.amount,
+            reference=receipt.reference,
+        )
         self.books.said[INSTRUCT, receipt_id] += 1
         self.books.timers[RETURN_TIMER, receipt_id] = m.now + back.look_again_in()
 

@@ -1,4 +1,5 @@
-"""Who lives in a simulation: an institution with two courses and families that can buy. Made once, by messages."""
+"""Who lives in a simulation: an institution with some courses, its neighbour, and families that can buy. Made once, by
+messages."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,20 +8,22 @@ from typing import Final, cast
 
 from ops.scenario import Guardian, Institution, Scenario
 from shared.actors import Actor, issue_proof
-from shared.contracts.catalog import CourseView
+from shared.contracts.catalog import CourseView, Disclosure, InstitutionView, LookUpInstitution
 from shared.contracts.notify import Phone
 from shared.contracts.orders import SignedIn, SignIn
 from shared.ids import derived_id
 from shared.keys import KeyRing
 from shared.messaging.rpc import GatewayClient
 from shared.sealing import seal
-from tests.simulation.simulation import START, Simulation
+from tests.simulation.simulation import STARTS, Simulation
 
 GUARDIANS: Final = 2
 LESSONS: Final = 3
-COURSES: Final = ((20, 1), (20, 10), (1, 10))
-"""Seats, and days until the first lesson: a course that begins soon, one that can be bought for long, and one of these
-with a last seat."""
+COURSES: Final = ((20, 1), (20, 10), (1, 10), (20, 25), (20, 10))
+"""Seats, and days until the first lesson: a course that begins soon, one that can be bought for long, one of these with
+a last seat, and one that can always be bought; and the neighbour's."""
+LATE_COURSE: Final = 3
+OF_NEIGHBOUR: Final = 4
 PRICE_FEN: Final = 170_000
 """Three lessons do not divide it: the last one costs two fen more. A third order of one child breaks the limit of 5 000
 yuan, until enough lessons of the others are consumed."""
@@ -32,8 +35,18 @@ class People:
     """Everybody who asks for something."""
 
     institution: Institution
-    courses: tuple[CourseView, ...]
+    disclosure: Disclosure
+    neighbour: Institution
+    """Whom nobody freezes or moves to another bank, and who is always paid at once."""
+    courses: dict[datetime, tuple[CourseView, ...]]
+    """By the day on which a history begins."""
     guardians: tuple[Actor, ...]
+
+    @property
+    def neighbours(self) -> dict[str, str]:
+        """Course → institution."""
+        courses = [str(courses[OF_NEIGHBOUR].course_id) for courses in self.courses.values()]
+        return dict.fromkeys(courses, str(self.neighbour.institution_id))
 
     @property
     def institution_actor(self) -> Actor:
@@ -67,12 +80,19 @@ async def move_in(simulation: Simulation) -> People:
     """Everybody, as they stand at the beginning of each history."""
     scenario = _Scenario(simulation)
     institution = await scenario.open_institution("常州蓝天体育培训中心")
-    courses: list[CourseView] = []
-    for seats, days in COURSES:
-        await simulation.set_clock(START + timedelta(days=days - 1))  # a course begins the day after it is published
-        title = f"少儿篮球{seats}人班"
-        course = await scenario.publish_course(institution, title, lessons=LESSONS, price_fen=PRICE_FEN, seats=seats)
-        courses.append(course)
+    neighbour = await scenario.open_institution("常州绿地体育培训中心")
+    sellers = [*[institution] * OF_NEIGHBOUR, neighbour]
+    courses: dict[datetime, tuple[CourseView, ...]] = {}
+    for start in STARTS:
+        of_start: list[CourseView] = []
+        for seller, (seats, days) in zip(sellers, COURSES, strict=True):
+            await simulation.set_clock(start + timedelta(days=days - 1))  # it begins the day after it is published
+            seller.token = scenario.token("institution", str(seller.institution_id))  # the last one has expired
+            title = f"少儿篮球{seats}人班"
+            offer = scenario.publish_course(seller, title, lessons=LESSONS, price_fen=PRICE_FEN, seats=seats)
+            of_start.append(await offer)
+        courses[start] = tuple(of_start)
     guardians = [await scenario.new_guardian(f"+8613900000{number:03}") for number in range(GUARDIANS)]
     actors = tuple(Actor(str(guardian.account_id), "guardian") for guardian in guardians)
-    return People(institution, tuple(courses), actors)
+    shown = await scenario.ask(LookUpInstitution(query=institution.name), InstitutionView)
+    return People(institution, shown.disclosure, neighbour, courses, actors)

@@ -16,11 +16,11 @@ from shared.contracts.envelope import Request
 from shared.settings import PARTICIPANTS
 from tests.simulation.agreement import Agreement
 from tests.simulation.people import AUTHORITY, People
-from tests.simulation.simulation import START, Simulation
+from tests.simulation.simulation import Simulation
 
 MOST_ORDERS: Final = 4
-LAST_DAY: Final = START + timedelta(days=21)
-"""The model knows no holidays, and what is left to do then takes a week more."""
+DAYS: Final = 21
+"""Of a history; what is left to do then takes some weeks more."""
 WHICH: Final = st.integers(0, 7)
 ORDER: Final = st.integers(0, MOST_ORDERS - 1)
 
@@ -35,7 +35,9 @@ class Rules(RuleBasedStateMachine):
         super().__init__()
         self.run = self.simulation.run
         self.run(self.simulation.begin())
-        self.agreement = Agreement(self.simulation, self.people.institution_actor.subject, AUTHORITY.subject)
+        self.last_day = self.simulation.start + timedelta(days=DAYS)
+        self.courses = self.people.courses[self.simulation.start]
+        self.agreement = Agreement(self.simulation, self.people, AUTHORITY.subject)
         self.simulation.watcher = self.agreement
         self.order_ids: list[UUID] = []
         self.asked: dict[UUID, tuple[Request, Actor]] = {}
@@ -45,6 +47,11 @@ class Rules(RuleBasedStateMachine):
     def tables_and_answers_are_as_the_models_say(self) -> None:
         """After every rule."""
         self.run(self.agreement.check())
+
+    def institution_of(self, order_id: UUID) -> Actor:
+        """Who files its lessons."""
+        purchase = self.agreement.orders.purchases.get(str(order_id))
+        return Actor(purchase.institution, "institution") if purchase else self.people.institution_actor
 
     def ask(self, request: Request, actor: Actor, message_id: UUID | None = None) -> None:
         """A gateway sends it."""
@@ -57,9 +64,29 @@ class Rules(RuleBasedStateMachine):
         for _ in range(rounds):
             self.run(self.simulation.round(names))
 
+    def buys(self, guardian: int, course: int) -> None:
+        """A guardian buys."""
+        raise NotImplementedError
+
+    def _goes_on(self, order: int) -> None:
+        """Whoever has to do something about an order does it."""
+        raise NotImplementedError
+
+    def _ask_back(self, order_id: UUID, fen: int, excluded: Sequence[int], guardian: str) -> None:
+        """The guardian of an order asks for the rest of its fee."""
+        raise NotImplementedError
+
+    def _step_of_refund(self, order_id: UUID, step: str) -> None:
+        """Somebody has a say about a refund."""
+        raise NotImplementedError
+
+    def goes_to_cut_off(self) -> None:
+        """It is the next cut-off."""
+        raise NotImplementedError
+
     def later(self, days: int) -> None:
         """Days pass, up to the last one, and what is due falls due."""
-        later = min(self.simulation.now + timedelta(days=days), LAST_DAY)
+        later = min(self.simulation.now + timedelta(days=days), self.last_day)
         self.run(self.simulation.set_clock(max(self.simulation.now, later)))
         for name in PARTICIPANTS:
             self.run(self.simulation.fire(name))

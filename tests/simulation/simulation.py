@@ -24,6 +24,7 @@ from aiokafka import ConsumerRecord
 from ops.provision import create_databases, upgrade
 from ops.stack.servers import Servers
 from services.escrow import audit
+from services.orders.refunds import winding_up
 from shared.actors import Actor, issue_token
 from shared.contracts import topics
 from shared.contracts.envelope import CONTRACTS, Problem, Reply, Request, encode
@@ -40,14 +41,17 @@ from tests.faults.world import SAID, TABLES, Record, World
 from tests.simulation.road import Crash, Place, Process, Producer, Topics, dying_at
 
 T = TypeVar("T")
-START: Final = datetime(2026, 11, 23, 1, 0, tzinfo=UTC)
-"""A Monday, nine in the morning in Shanghai, weeks before the next holiday."""
+STARTS: Final = tuple(datetime(2026, month, day, 1, 0, tzinfo=UTC) for month, day in ((2, 9), (9, 21), (11, 23)))
+"""Mondays, nine in the morning in Shanghai: before the Spring Festival, before Mid-Autumn and the National Day, and
+weeks before the next holiday. Histories begin on one of them, and so do the ids of all."""
 GATEWAY: Final = topics.gateway_replies("test")
 CONSUMER_LABELS: Final = ("decode", "begin", "inbox", "handler", "outbox", "commit")
 RELAY_LABELS: Final = ("send", "mark")
 ALL_OF_IT: Final = (0,) * 200
 """Takes what waits, oldest first, as much as one poll may bring."""
 MOST_ROUNDS: Final = 200
+ORDERS_AT_ONCE: Final = 2
+"""Orders of an institution that is wound up, in one transaction: few, so that there are several of these."""
 IDS_OF_PEOPLE: Final = 100_000
 """More than are made before the first history; each history's begin there."""
 
@@ -65,7 +69,7 @@ _HISTORY: Final = {
     "catalog": ("reservations",),
     "orders": (
         *("invoice_lessons", "invoice_numbers", "invoices", "refunds", "objections", "lessons", "contracts"),
-        *("purchases", "limit_locks"),
+        *("purchases", "limit_locks", "wind_ups"),
     ),
     "escrow": (
         *("accounts", "transfers", "instructions", "bank_results", "suspense", "suspensions", "freezes"),
@@ -82,7 +86,9 @@ _HISTORY: Final = {
 _AS_IT_WAS: Final = """
 UPDATE courses SET reserved = 0, taken = 0;
 DELETE FROM institution_changes WHERE change_no > 2;
-UPDATE institutions SET frozen_until = NULL, changes = 2;
+UPDATE institutions i SET frozen_until = NULL, state = 'listed', state_reason = '审核通过', changes = 2,
+  disclosure = c.disclosure, account = c.disclosure->'account'
+FROM institution_changes c WHERE c.institution_id = i.institution_id AND c.change_no = 1;
 """
 """The institution was registered and listed, and no more."""
 
@@ -107,9 +113,9 @@ class Ids:
         self.made = 0
 
     def new(self) -> UUID:
-        """The next id, a UUIDv7 of `START`."""
+        """The next id, a UUIDv7 of the first day."""
         self.made += 1
-        return UUID(int=int(START.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62 | self.made)
+        return UUID(int=int(STARTS[0].timestamp() * 1000) << 80 | 7 << 76 | 2 << 62 | self.made)
 
 
 class Watcher(Protocol):
@@ -128,7 +134,8 @@ class Simulation:
     def __init__(self, servers: Servers, folder: Path) -> None:
         self.servers = servers
         self.folder = folder
-        self.now = START
+        self.start = self.now = STARTS[-1]
+        """When histories begin."""
         self.topics = Topics()
         self.watcher: Watcher | None = None
         self.askings: dict[UUID, str] = {}
@@ -169,6 +176,7 @@ class Simulation:
         admin, suffix = self.servers.postgres_admin_dsn, f"_s{new_id().hex[-8:]}"
         async with AsyncExitStack() as closing:
             closing.enter_context(patch.object(uuid_utils.compat, "uuid7", self._ids.new))
+            closing.enter_context(patch.object(winding_up, "ORDERS_AT_ONCE", ORDERS_AT_ONCE))
             for name, dsn in (await create_databases(admin, PARTICIPANTS, suffix=suffix)).items():
                 await upgrade(name, dsn)
                 settings = Settings(kafka="", database=dsn, keys=self.folder / "keys")
@@ -179,11 +187,11 @@ class Simulation:
                 self.connections[name] = connection = await process.database.connect()
                 closing.push_async_callback(process.database.close)
                 closing.push_async_callback(connection.close)
-            await self.set_clock(START)
+            await self.set_clock(STARTS[0])
             yield
 
     async def begin(self) -> None:
-        """A new history: nothing has happened yet, and it is `START` again."""
+        """A new history: nothing has happened yet, and it is `start` again."""
         for name, connection in self.connections.items():
             tables = (*_ROAD, *_HISTORY[name])
             await connection.execute("; ".join(f"DELETE FROM {table}" for table in tables))
@@ -191,7 +199,7 @@ class Simulation:
         self.topics, self._seen, self._has_asked = Topics(), 0, False
         self.askings, self.answers, self.contracts, self.strange = {}, {}, {}, set()
         self._ids.made = IDS_OF_PEOPLE
-        await self.set_clock(START)
+        await self.set_clock(self.start)
 
     # --- the world moves ------------------------------------------------------------------------------------------
 
@@ -310,6 +318,12 @@ class Simulation:
         if commands:
             self._say_again(commands[-1 - pick % len(commands)])
             self.counts["commands given once more"] += 1
+
+    def say_again_all(self, type_: str) -> None:
+        """Every command of a type is given once more."""
+        for record in [r for r in self.topics.records if TOPICS_BY_NAME[r.topic].kind == "commands"]:
+            if json.loads(record.value)["type"] == type_:
+                self._say_again(record)
 
     def say_again_what_to_collect(self) -> bool:
         """Asks the bank, once a history, of everything that it was to collect. It may have been silent of what it has

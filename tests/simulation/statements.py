@@ -1,4 +1,5 @@
-"""The bank's statement of every day on which money moved, compared with escrow's books at the end of a history."""
+"""Each bank's statement, in its own form, of every day on which money moved, compared with escrow's books at the end
+of a history."""
 
 from datetime import date
 from pathlib import Path
@@ -9,6 +10,7 @@ from services.escrow import reconcile
 from services.escrow.statements import StatementFile
 from shared.messaging.work import UnitOfWork
 from tests.faults.statements import BREAKS, in_words
+from tests.simulation.model_banks import BANKS
 from tests.simulation.simulation import Simulation
 
 _DAYS: Final = """
@@ -21,14 +23,14 @@ async def breaks(simulation: Simulation) -> list[str]:
     """Loads them day by day, as an operator does; what is left unexplained."""
     for bank, day in await simulation.rows("bank", _DAYS):
         await _reconcile(simulation, bank, day)
-        simulation.counts["statements reconciled"] += 1
+        simulation.counts[f"statements reconciled: {bank}"] += 1
     return [in_words(row) for row in await simulation.rows("escrow", BREAKS)]
 
 
 async def _reconcile(simulation: Simulation, bank: str, day: date) -> None:
-    path: Path = simulation.folder / "statement.csv"
+    path: Path = simulation.folder / "statement"
     with path.open("w", encoding="utf-8", newline="") as out:
-        await bank_files.write(simulation.processes["bank"].settings.database, bank, day, "csv", out)
+        await bank_files.write(simulation.processes["bank"].settings.database, bank, day, BANKS[bank][1], out)
     escrow = simulation.processes["escrow"]
     async with escrow.database.session() as session, session.begin():
         work = UnitOfWork("escrow", session, escrow.ring, simulation.now)
