@@ -615,3 +615,18 @@ def test_the_seat_is_kept_a_little_longer_than_the_payment_is_waited_for(method:
     assert isinstance(collect, CollectPayment)
     assert (collect.pay_by, collect.amount_fen, collect.method) == (START + window, PRICE_FEN, method)
     assert extend.until == START + window + GRACE
+
+
+@pytest.mark.parametrize(("words", "told"), [("无余位", "无余位"), ("满" * 2_001, "满" * 2_000)])
+def test_a_refusal_is_told_in_its_words_as_far_as_they_fit(words: str, told: str) -> None:
+    rows = standing("placed")
+    full = problem("course_full", ReserveSeat).model_copy(update={"detail": words})
+    [ended] = hear(rows, START, full).of(PurchaseEnded)
+    assert isinstance(ended, PurchaseEnded)
+    assert rows[PurchaseRow][ORDER_ID].detail == ended.detail == told
+
+
+def test_who_cancels_is_told_nothing_more() -> None:
+    rows = standing("to_sign")
+    hear(rows, START, CANCEL)
+    assert (rows[PurchaseRow][ORDER_ID].state, rows[PurchaseRow][ORDER_ID].detail) == ("ended", "")

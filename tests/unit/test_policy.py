@@ -127,6 +127,7 @@ def test_each_figure_is_in_force_from_its_day_on(
     [
         ("china", date(2018, 8, 22), "国办发〔2018〕80号"),
         ("china", date(2021, 7, 24), "“双减”意见 (2021)"),
+        ("china", date(2021, 7, 24), "各地寒暑假起止不一"),
         ("china", date(2021, 10, 21), "预收费监管工作的通知"),
         ("china", date(2021, 10, 21), "各地实施细则"),
         ("china", date(2022, 12, 29), "非学科类校外培训的意见"),
@@ -162,6 +163,7 @@ def test_what_no_rule_says_is_as_a_new_policy_has_it() -> None:
     assert new.counter_payment_window_seconds == 86_400
     assert (new.invoice_days, new.refund_decision_working_days) == (30, 15)
     assert (new.suspense_working_days, new.break_overdue_working_days) == (3, 3)
+    assert (new.summer_vacation, new.winter_vacation_days, new.school_vacations) == (None, 0, ())
     assert (new.subject_on_rest_days, new.subject_before_school_age, new.promotions_allowed) == (True, True, True)
     assert new.codes == CodeRules(6, 300, 5, 60, 5, 10)
     assert new.complaints == ComplaintClocks(7, 45, 15, 15, 5)
@@ -339,6 +341,8 @@ def test_subject_training_is_allowed_on_a_saturday_worked_in_exchange() -> None:
         (date(2027, 7, 20), True),
         (date(2027, 8, 13), True),
         (date(2027, 8, 16), False),
+        (date(2028, 8, 15), True),
+        (date(2028, 8, 16), False),
         # The holidays of the Spring Festival of 2026 were 15 to 23 February.
         (date(2026, 2, 11), False),
         (date(2026, 2, 12), True),
@@ -355,6 +359,13 @@ def test_subject_training_is_refused_on_days_that_are_vacation_everywhere(
     assert codes(found) == (["course_time_of_day"] if is_vacation else [])
     assert found is None or "寒暑假" in found.errors[0].message
     assert refusal([session(day, time(9))]) is None, "other training goes on"
+
+
+@pytest.mark.parametrize(("day", "is_vacation"), [(date(2026, 7, 17), False), (date(2027, 7, 19), True)])
+def test_subject_training_over_midnight_into_a_vacation_is_judged_on_both_days(day: date, is_vacation: bool) -> None:
+    found = refusal([session(day, time(23, 30), 60)], policy=policy_for("changzhou", "学科", day), category="学科")
+    assert found is not None
+    assert any("寒暑假" in fault.message for fault in found.errors) == is_vacation
 
 
 def test_a_year_without_known_holidays_has_no_known_winter_vacation() -> None:

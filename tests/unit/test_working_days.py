@@ -13,6 +13,7 @@ from shared.working_days import (
     is_working_day,
     next_waking_time,
     shanghai,
+    spring_festival,
     until_words,
 )
 
@@ -39,6 +40,12 @@ def test_a_weekend_worked_in_exchange_is_a_working_day_and_no_rest_day(day: date
 def test_a_weekday_inside_a_holiday_is_a_rest_day(day: date) -> None:
     assert day.weekday() < 5
     assert is_rest_day(day)
+
+
+def test_the_spring_festival_is_its_holidays_from_the_first_to_the_last_of_a_known_year() -> None:
+    assert spring_festival(2026) == (date(2026, 2, 15), date(2026, 2, 23))
+    assert spring_festival(2025) == (date(2025, 1, 28), date(2025, 2, 4))
+    assert spring_festival(horizon().year + 1) is None
 
 
 def test_ordinary_weekdays_and_weekends_are_what_they_look_like() -> None:
