@@ -626,7 +626,8 @@ def test_a_refusal_is_told_in_its_words_as_far_as_they_fit(words: str, told: str
     assert rows[PurchaseRow][ORDER_ID].detail == ended.detail == told
 
 
-def test_who_cancels_is_told_nothing_more() -> None:
-    rows = standing("to_sign")
-    hear(rows, START, CANCEL)
+@pytest.mark.parametrize(("state", "why"), [("to_sign", CANCEL), ("paying", FAILED)])
+def test_what_no_service_has_refused_in_words_is_told_in_none(state: str, why: Data) -> None:
+    rows = standing(state)
+    hear(rows, START, why)
     assert (rows[PurchaseRow][ORDER_ID].state, rows[PurchaseRow][ORDER_ID].detail) == ("ended", "")
