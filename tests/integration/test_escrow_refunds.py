@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from services.escrow import freezes
+from shared.actors import Actor
 from shared.contracts.bank import Instruct
 from shared.contracts.catalog import InstitutionFrozen, InstitutionThawed
 from shared.contracts.envelope import Data
 from shared.contracts.escrow import (
+    ChooseSettlement,
     CollectPayment,
     DivideLesson,
     InstructionDeadline,
@@ -159,6 +161,19 @@ async def test_while_an_institution_is_frozen_releases_wait_refunds_go_on_and_th
     await escrow.harness.until(all_out)
     assert only(Released, await escrow.tell(held_back.resume)).lesson_no == 1
     assert (await escrow.payout(first, 3)).kind == "payout"
+
+
+async def test_who_is_frozen_holds_nobody_elses_payouts_in_the_same_batch(escrow: Escrow) -> None:
+    """A frozen institution, one that is paid by the day, one whose order a complaint holds, and one like any other."""
+    cold, daily, quarrelled, other = [await escrow.held() for _ in range(4)]
+    choice = ChooseSettlement(institution_id=daily.institution_id, mode="daily")
+    await escrow.harness.ask(choice, Actor(str(daily.institution_id), "institution"))
+    await escrow.at_once(frozen(cold, 3), Complaint(quarrelled).suspend)
+    asks = cold, daily, quarrelled, other
+    said = await escrow.at_once(*(ReleaseLesson(order_id=ask.order_id, lesson_no=1) for ask in asks))
+    assert [(one.order_id, one.kind) for one in said if isinstance(one, Instruct)] == [(other.order_id, "payout")]
+    states = [(await escrow.instructions(ask))["payout", 1] for ask in asks]
+    assert states == ["waiting", "gathered", "waiting", "sent"]
 
 
 async def test_a_refused_payout_of_a_frozen_institution_is_not_tried_anew_until_it_thaws(escrow: Escrow) -> None:
