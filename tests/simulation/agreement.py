@@ -10,7 +10,7 @@ from shared.messaging.handlers import in_groups
 from tests.faults import invariants
 from tests.faults.world import World
 from tests.simulation import statements
-from tests.simulation.agreement_more import check_banks, check_custody, check_invoices
+from tests.simulation.checks import check_banks, check_custody, check_invoices
 from tests.simulation.model import Complaints, Said, Timers
 from tests.simulation.model_banks import RESERVE, Banks, place_of
 from tests.simulation.model_catalog import FREEZE_TIMER, Catalog
