@@ -257,7 +257,8 @@ _MISBEHAVIOUR: Final[tuple[tuple[Name, InstructionKind | None, float], ...]] = (
     ("return_after", "payout", 2 * 86_400.0),
 )
 _OPEN: Final = """
-SELECT count(*) FROM instructions WHERE state = 'sent' OR (state = 'refused' AND kind <> 'collect')
+SELECT order_id, lesson_no, kind, state, attempt, asks, turn, changed_at FROM instructions
+WHERE state = 'sent' OR (state = 'refused' AND kind <> 'collect') LIMIT 5
 """
 
 
@@ -282,11 +283,14 @@ async def bank(drill: Drill) -> None:
 
 async def _until_final(drill: Drill, waited: timedelta) -> None:
     """Lets time pass until no instruction waits for the bank any more."""
+    waiting: list[Any] = []
     async with connected(drill.stack.dsn("escrow")) as connection:
         for _ in range(MOST_ROUNDS):
             drill.scenario.clock_offset = await drill.stack.advance(waited)
             await asyncio.sleep(2.0)
             waited = timedelta(minutes=31)
-            if drill.load.running == 0 and not await connection.fetchval(_OPEN):
+            waiting = await connection.fetch(_OPEN)
+            if drill.load.running == 0 and not waiting:
                 return
-    raise LoadError("instructions are still without a final answer")
+    left = [" ".join(map(str, row)) for row in waiting]
+    raise LoadError(f"{drill.load.running} flows are not over; without a final answer: {left}")
