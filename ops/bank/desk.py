@@ -31,7 +31,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 """
 _CLEAR: Final = """
 UPDATE behaviours SET times_left = 0
-WHERE (times_left IS NULL OR times_left > 0) AND ($1::uuid IS NULL OR order_id = $1)
+WHERE (times_left IS NULL OR times_left > 0) AND ($1::uuid IS NULL OR order_id = $1) AND ($2::uuid IS NULL OR id = $2)
 """
 _BALANCES: Final = """
 SELECT bank, account, balance_fen FROM accounts WHERE $1 = '' OR bank = $1 ORDER BY bank, account
@@ -105,10 +105,10 @@ async def set_behaviour(
     return behaviour_id
 
 
-async def clear_behaviours(dsn: str, order_id: UUID | None = None) -> None:
-    """Ends all behaviours, or those of one order. What was put off already still comes."""
+async def clear_behaviours(dsn: str, order_id: UUID | None = None, *, behaviour_id: UUID | None = None) -> None:
+    """Ends all behaviours, those of one order, or one. What was put off already still comes."""
     async with _connected(dsn) as connection:
-        await connection.execute(_CLEAR, order_id)
+        await connection.execute(_CLEAR, order_id, behaviour_id)
 
 
 async def statement(
