@@ -13,7 +13,7 @@ import pytest
 from ops.scenario import Scenario
 from ops.stack import processes
 from ops.stack.servers import Servers
-from ops.stack_layout import PART_NAMES, STACK_PARTITIONS, Stack
+from ops.stack_layout import PART_NAMES, Stack
 from shared.clock import get_offset, set_offset
 from shared.ids import new_id
 from shared.working_days import SHANGHAI, shanghai
@@ -63,12 +63,10 @@ async def started(
     *,
     modules: Mapping[str, str] | None = None,
     settings: Mapping[str, Mapping[str, str]] | None = None,
-    partitions: int = STACK_PARTITIONS,
 ) -> AsyncIterator[Stack]:
     """All processes, their own databases and topics; both are gone in the end, and the clock is where it was.
 
-    In: what to run in place of a process and what to tell it, by name, and how many partitions a topic has, as in
-    `Stack.start`.
+    In: what to run in place of a process and what to tell it, by name, as in `Stack.start`.
 
     The supervisor waits a little longer after each crash of a process that has not run for half a minute. Here they
     crash for a living.
@@ -82,7 +80,6 @@ async def started(
             servers=servers,
             namespace=f"{name}.",
             suffix=f"_{name}",
-            partitions=partitions,
             modules=modules,
             extra_env={"*": SHORT_SESSIONS, **(settings or {})},
         )

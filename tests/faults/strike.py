@@ -99,9 +99,7 @@ async def strike(
         where = folder
         if fault.limited:
             servers, where = closing.enter_context(little_room(fault.limited, servers))
-        stack = await closing.enter_async_context(
-            started(servers, folder / name, modules=modules, settings=settings, partitions=fault.partitions)
-        )
+        stack = await closing.enter_async_context(started(servers, folder / name, modules=modules, settings=settings))
         phases.end("start")
         patience_s = SHORT_PATIENCE_S if mistake else PATIENCE_S
         gateway = await closing.enter_async_context(Gateway(stack.client_settings, patience_s))

@@ -5,8 +5,6 @@ from typing import Final
 from tests.faults.drills import machine, messages, processes, servers
 from tests.faults.drills.base import Fault
 
-_ODD: Final = 3
-"""Partitions: with an even number the same copy of two hears all topics of an order."""
 _IMPATIENT: Final = {"escrow": {"YIKE_MAX_POLL_INTERVAL_MS": "10000"}}
 
 FAULTS: Final[dict[str, Fault]] = {
@@ -32,7 +30,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "mute": Fault(15, machine.mute),
     "bank": Fault(16, messages.bank),
     "kill-relays": Fault(17, processes.kill_relays, puppets=True),
-    "two-copies": Fault(18, processes.two_copies, short=True, partitions=_ODD),
+    "two-copies": Fault(18, processes.two_copies, short=True),
     "roll": Fault(19, processes.roll, puppets=True),
     "lose-the-log": Fault(20, servers.lose_the_log, requests_lost=True),
     "soak": Fault(21, machine.soak, long=True),

@@ -10,7 +10,7 @@ from typing import Final
 from ops.cli.site import connected
 from ops.provision import database_name
 from ops.scenario import Scenario
-from ops.stack_layout import PART_NAMES, STACK_PARTITIONS, Stack
+from ops.stack_layout import PART_NAMES, Stack
 from tests.faults.invariants import Expected
 from tests.faults.load import Load
 from tests.faults.stacks import LOOK_S
@@ -64,7 +64,7 @@ class Fault:
     """`number` is that of the proof issue. `settings` by process, as in `Stack.start`; `puppets`: the processes are
     told what to do while they run (`puppet.py`); `limited`: which server is one of its own with little room; `short`:
     part of `make test`; `requests_lost`: what gateways asked may be gone from the topics; `long`: too much is said to
-    look at every message; `partitions` of each topic."""
+    look at every message."""
 
     number: int
     strike: Callable[[Drill], Awaitable[None]]
@@ -74,7 +74,6 @@ class Fault:
     short: bool = False
     requests_lost: bool = False
     long: bool = False
-    partitions: int = STACK_PARTITIONS
 
     @property
     def does(self) -> str:

@@ -12,9 +12,11 @@ from aiokafka import AIOKafkaConsumer
 from ops.cli.site import connected
 from ops.copies import a_copy
 from ops.stack_layout import PART_NAMES
+from shared.contracts import topics
 from shared.messaging.crash import LABELS
 from tests.faults import puppet
 from tests.faults.drills.base import Drill
+from tests.faults.load import LoadError
 from tests.faults.stacks import LOOK_S, SESSION_TIMEOUT_S, kill_at_random
 from tests.faults.world import kafka_of
 
@@ -27,6 +29,9 @@ RELAY_KILLS: Final = 5
 FEW: Final = 12
 """Orders that are taught at a time, where copies shall meet on them."""
 HELD_S: Final = 0.1
+COPIES: Final = 2
+"""Beside the first: Kafka deals partitions out in turn, topic after topic, and of two in all the same one would get
+what is said of an order in every other topic."""
 HANDLES: Final = ("catalog", "orders", "escrow")
 """The services that a purchase or a lesson passes most often."""
 
@@ -123,13 +128,14 @@ async def kill_relays(drill: Drill) -> None:
 
 
 async def two_copies(drill: Drill) -> None:
-    """two copies of orders, escrow and catalog work on the same few orders from different topics, and again and again
-    somebody holds one of their accounts for a moment: a lock out of order would deadlock"""
+    """two copies beside orders, escrow and catalog work on the same few orders as these, from different topics, and
+    again and again somebody holds one of their accounts for a moment: a lock out of order would deadlock"""
     _teach_few_at_once(drill)
     async with AsyncExitStack() as closing:
-        for name in HANDLES:
+        for name in HANDLES * COPIES:
             await closing.enter_async_context(a_copy(drill.stack, name))
             drill.blows += 1
+        await _meet(drill)
         escrow = await closing.enter_async_context(connected(drill.stack.dsn("escrow")))
         end = time.monotonic() + 10 * MEMBER_S
         while time.monotonic() < end:
@@ -137,6 +143,22 @@ async def two_copies(drill: Drill) -> None:
                 await escrow.execute(_HOLD)
                 await asyncio.sleep(HELD_S)
             await asyncio.sleep(LOOK_S)  # who waited goes on, and the next ones come with all that has piled up
+
+
+async def _meet(drill: Drill) -> None:
+    """Waits until escrow's copies have shared the topics among them. Raises LoadError if one of them hears both of the
+    same orders' releases and of their payments, for then no two ever meet on an account."""
+    namespace = drill.stack.site.namespace
+    async with kafka_of(drill.stack) as kafka:
+        state, members = await kafka.members("escrow")
+        while state != "Stable" or len(members) <= COPIES:
+            await asyncio.sleep(LOOK_S)
+            state, members = await kafka.members("escrow")
+    for given in members.values():
+        heard = {(one.topic.removeprefix(namespace), one.partition) for one in given}
+        both = [p for topic, p in heard if topic == topics.BANK_RESULTS and (topics.commands("escrow"), p) in heard]
+        if both:
+            raise LoadError(f"one copy of escrow hears releases and results of partition {both[0]}: {members}")
 
 
 def _teach_few_at_once(drill: Drill) -> None:
