@@ -140,7 +140,6 @@ async def prepare(
     servers: Servers | None = None,
     namespace: str = "",
     suffix: str = "",
-    partitions: int = STACK_PARTITIONS,
     fixed_ports: bool = False,
 ) -> Site:
     """Everything before the first process: servers, databases, tables, keys, topics. Safe to call again.
@@ -165,7 +164,6 @@ async def prepare(
         sms_file=folder / "sms.jsonl",
         ports=choose_ports(folder, fixed=fixed_ports),
         namespace=namespace,
-        partitions=partitions,
         suffix=suffix,
         embedded=servers is None and not os.environ.get("YIKE_POSTGRES"),
     )
@@ -324,7 +322,6 @@ class Stack:
         servers: Servers | None = None,
         namespace: str = "",
         suffix: str = "",
-        partitions: int = STACK_PARTITIONS,
         modules: Mapping[str, str] | None = None,
         fixed_ports: bool = False,
     ) -> "Stack":
@@ -333,8 +330,8 @@ class Stack:
         In: `extra_env` settings by process ("*": all), in every run. Tests that crash processes set
         YIKE_SESSION_TIMEOUT_MS=6000 there: so long Kafka keeps the partitions of one that did not say goodbye.
         `servers` that run already and are left alone in the end; `namespace` before every topic and group, `suffix`
-        behind every database: both isolate stacks on one pair of servers; `partitions` of each topic of a service;
-        `modules` by process, in place of its own; `fixed_ports` asks for the well-known ports first.
+        behind every database: both isolate stacks on one pair of servers; `modules` by process, in place of its own;
+        `fixed_ports` asks for the well-known ports first.
         """
         folder = _made(folder)
         shown = progress or Silent()
@@ -344,7 +341,6 @@ class Stack:
             servers=servers,
             namespace=namespace,
             suffix=suffix,
-            partitions=partitions,
             fixed_ports=fixed_ports,
         )
         specs = process_specs(site, services, extra_env=extra_env, modules=modules)
