@@ -101,7 +101,7 @@ def test_a_penalty_is_rounded_down_and_none_is_taken_where_the_institution_is_at
 def test_what_goes_back_is_never_below_zero() -> None:
     offered = quote(order(30, points=10_000), "paid_out", "planned")
     assert (offered.deduction_fen, offered.refund_fen) == (3_334, 0)
-    refused("refund_nothing", domain.require_refundable, order(30), None, offered)
+    refused("refund_nothing", domain.require_refundable, None, offered)
 
 
 def test_lessons_that_wait_for_their_answer_are_settled_first_or_excluded_by_name() -> None:
@@ -124,9 +124,9 @@ def test_an_order_has_one_refund_that_is_open_or_paid(state: str, refuses: bool)
     known, offered = refund(), quote(order(), "planned")
     known.state = state  # type: ignore[assignment]
     if refuses:
-        assert refused("refund_exists", domain.require_refundable, order(), known, offered).figures == {"state": state}
+        assert refused("refund_exists", domain.require_refundable, known, offered).figures == {"state": state}
     else:
-        domain.require_refundable(order(), known, offered)
+        domain.require_refundable(known, offered)
 
 
 # --- who has a say ----------------------------------------------------------------------------------------------------
@@ -291,9 +291,8 @@ def test_only_lessons_of_the_refund_are_moved_and_only_those_that_stand_elsewher
 
 
 def test_of_an_order_that_is_not_enrolled_nothing_is_asked_back() -> None:
-    offered = quote(order(30), "planned", "planned")
     one = replace(order(30), state="ended")
-    assert refused("order_state", domain.require_refundable, one, None, offered).figures == {"state": "ended"}
+    assert refused("order_state", domain.require_enrolled, one).figures == {"state": "ended"}
 
 
 def test_one_lesson_that_has_begun_is_enough_for_the_contract_to_count() -> None:

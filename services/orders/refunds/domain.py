@@ -156,10 +156,9 @@ def require_enrolled(order: Order) -> None:
         raise Refused("order_state", state=order.state)
 
 
-def require_refundable(order: Order, existing: Refund | None, offered: Quote) -> None:
-    """Raises Refused unless a refund may be asked for: order_state, refund_exists (one is open, or was paid),
+def require_refundable(existing: Refund | None, offered: Quote) -> None:
+    """Raises Refused unless an enrolled order's refund may be asked for: refund_exists (one is open, or was paid),
     refund_nothing."""
-    require_enrolled(order)
     if existing is not None and existing.state not in LET_GO:
         raise Refused("refund_exists", state=existing.state)
     if offered.refund_fen == 0:

@@ -45,7 +45,7 @@ async def quote(work: UnitOfWork, message: Message[QuoteRefund]) -> None:
     lessons = await work.load_all(LessonRow, Lesson, [order_id], by=("order_id",), lock=False)
     existing = domain.latest(await work.load_all(RefundRow, Refund, [order_id], by=("order_id",), lock=False))
     offered = domain.quote(order, lessons, policy_of(work, order), message.data.at_fault, work.now)
-    domain.require_refundable(order, existing, offered)
+    domain.require_refundable(existing, offered)
     work.reply(message, _shown(order_id, offered))
 
 
@@ -77,7 +77,7 @@ async def request(work: UnitOfWork, message: Message[RequestRefund]) -> None:
     domain.require_enrolled(order)
     policy = policy_of(work, order)
     offered = domain.quote(order, lessons, policy, data.at_fault, work.now)
-    domain.require_refundable(order, domain.latest(refunds), offered)
+    domain.require_refundable(domain.latest(refunds), offered)
     domain.require_settled(offered, data.excluded, data.quoted_fen)
     refund = domain.ask(order, offered, data.refund_id, data.reason, policy, work.now)
     if not offered.needs_answer:
