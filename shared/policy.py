@@ -374,10 +374,10 @@ def _session_faults(
     if online and longest is not None and ends - starts > timedelta(minutes=longest):
         faults.append(_fault(f"{at}.ends_at", code, f"线上培训每课时不得超过 {longest} 分钟"))
     if kind is Category.SUBJECT and not policy.subject_on_rest_days:
-        day = starts.date()
-        if is_rest_day(day) or is_rest_day(ends.date()):
+        day, days = starts.date(), (starts.date(), ends.date())
+        if any(map(is_rest_day, days)):
             faults.append(_fault(f"{at}.starts_at", code, f"{day} 为休息日或节假日，不得开展学科类培训"))
-        elif _is_in_vacation(policy, day) or _is_in_vacation(policy, ends.date()):
+        elif any(_is_in_vacation(policy, one) for one in days):
             faults.append(_fault(f"{at}.starts_at", code, f"{day} 在寒暑假期间，不得开展学科类培训"))
     return faults
 
