@@ -16,7 +16,7 @@ from shared.actors import Actor
 from shared.contracts import topics
 from shared.contracts.bank import Instruct, Result
 from shared.contracts.catalog import BankAccount
-from shared.contracts.envelope import CONTRACTS, Data, Problem, encode
+from shared.contracts.envelope import CONTRACTS, Data, Problem
 from shared.contracts.escrow import (
     AccountView,
     CollectPayment,
@@ -89,20 +89,9 @@ class Escrow:
         return await self.said(ids)
 
     def _record(self, data: Data, message_id: UUID) -> "ConsumerRecord[Any, Any]":
-        body = {
-            "specversion": "1.0",
-            "id": message_id,
-            "source": "/yike/test",
-            "type": data.TYPE,
-            "time": self.harness.now(),
-            "correlationid": message_id,
-            "partitionkey": data.partition_key,
-            "replyto": self.harness.client.replies_topic,
-            "data": data,
-        }
         self.offset += 1
         topic = self.harness.client_settings.namespace + data.TOPIC
-        value = encode(body).encode()
+        value = self.harness.body(data, message_id, replyto=self.harness.client.replies_topic)
         return ConsumerRecord(topic, 0, self.offset, 0, 0, b"", value, None, 0, len(value), ())
 
     async def handled(self, ids: list[UUID]) -> bool:

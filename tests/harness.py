@@ -172,6 +172,12 @@ class Harness:
     async def publish(self, data: Data, *, message_id: UUID | None = None, replyto: str = "") -> UUID:
         """Publishes a command or event on its topic as a service does."""
         message_id = message_id or new_id()
+        body = self.body(data, message_id, replyto=replyto)
+        await self.client.send_raw(data.TOPIC, data.partition_key, body)
+        return message_id
+
+    def body(self, data: Data, message_id: UUID, *, replyto: str = "") -> bytes:
+        """The message as it stands on a topic."""
         body = encode(
             {
                 "specversion": "1.0",
@@ -188,8 +194,7 @@ class Harness:
                 "data": data,
             }
         )
-        await self.client.send_raw(data.TOPIC, data.partition_key, body.encode())
-        return message_id
+        return body.encode()
 
     # --- record and expect ------------------------------------------------------------------------------------------
 

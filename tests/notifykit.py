@@ -82,13 +82,14 @@ class Desk:
     async def row(self, sms_id: UUID) -> asyncpg.Record:
         return (await self.harness.rows("notify", "SELECT * FROM sms WHERE id = $1", sms_id))[0]
 
-    async def age_claims(self) -> None:
-        """Makes every claim as old as one whose owner has died."""
+    async def recover(self) -> int:
+        """Takes over every claim, as old as one whose owner has died; how many."""
         await self.harness.rows(
             "notify",
             "UPDATE sms SET claimed_at = claimed_at - make_interval(secs => $1) WHERE state = 'sending'",
             LEASE_S + 1.0,
         )
+        return await self.sender.recover()
 
 
 @pytest.fixture

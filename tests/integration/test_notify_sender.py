@@ -63,8 +63,7 @@ class TestSender:
         # Here it dies: nothing is marked. The row is nobody else's before the lease is over.
         await desk.send()
         assert await desk.sender.recover() == 0
-        await desk.age_claims()
-        assert await desk.sender.recover() == 1
+        assert await desk.recover() == 1
         await desk.send()
         assert len(desk.lines(phone)) == 1
         assert (await desk.row(sms_id))["state"] == "sent"
@@ -75,8 +74,7 @@ class TestSender:
     async def test_one_that_dies_before_the_call_leaves_one_line_too(self, harness: Harness, desk: Desk) -> None:
         sms_id, phone = await queued_code(harness)
         assert await desk.sender.claim(Lane.CODE) is not None
-        await desk.age_claims()
-        assert await desk.sender.recover() == 1
+        assert await desk.recover() == 1
         assert (await desk.row(sms_id))["state"] == "queued"
         assert desk.lines(phone) == []
         await desk.send()
@@ -89,8 +87,7 @@ class TestSender:
         claimed = await desk.sender.claim(Lane.CODE)
         assert claimed is not None
         outcomes = await desk.sender.deliver(claimed)
-        await desk.age_claims()
-        await desk.sender.recover()
+        await desk.recover()
         before = await harness.content("notify")
         await desk.sender.mark(claimed.id, outcomes)
         assert await harness.content("notify") == before
@@ -113,8 +110,7 @@ class TestSender:
         sms_id, phone = await queued_code(harness)
         await desk.sender.send_due(Lane.CODE)
         assert (await desk.row(sms_id))["state"] == "sending"
-        await desk.age_claims()
-        await desk.sender.recover()
+        await desk.recover()
         await desk.send()
         row = await desk.row(sms_id)
         assert (row["state"], row["phone"], row["code"]) == ("unknown", None, None)
@@ -126,8 +122,7 @@ class TestSender:
         sms_id, phone = await queued_code(harness)
         await desk.sender.send_due(Lane.CODE)
         assert (await desk.row(sms_id))["state"] == "sending"
-        await desk.age_claims()
-        await desk.sender.recover()
+        await desk.recover()
         await desk.send()
         assert len(desk.lines(phone)) == 1
         assert (await desk.row(sms_id))["state"] == "sent"
