@@ -67,7 +67,7 @@ class Agreement:
         self.escrow = Escrow(institution, authority, self.banks)
         self.catalog = Catalog(authority, self.banks)
         self.complaints = Complaints()
-        self.orders.neighbours = self.catalog.neighbours = people.neighbours
+        self.orders.neighbours = people.neighbours
         self.expected: dict[UUID, str] = {}
         """Asking → what must be answered."""
         self._message_of: dict[UUID, UUID] = {}

@@ -14,7 +14,7 @@ from shared.contracts.catalog import BankAccount, UpdateDisclosure
 from shared.contracts.escrow import ChangePayoutAccount, ChooseSettlement, SettlementMode
 from shared.ids import derived_id
 from shared.settings import PARTICIPANTS
-from tests.simulation.model_banks import RESERVE, Place, account_of
+from tests.simulation.model_banks import RESERVE, Place, account_of, place_of
 from tests.simulation.model_suspense import OPERATOR
 from tests.simulation.people import AUTHORITY
 from tests.simulation.rules import MOST_ORDERS, ORDER, Rules
@@ -115,8 +115,7 @@ class BankRules(Rules):
         self._move(place, (*people, self.people.guardians[0])[who], whose=whose)
 
     def _place(self, where: int) -> Place:
-        first = self.people.institution.account
-        return PLACES[where] if where >= 0 else Place(first.bank, first.supervised_account, first.payout_account)
+        return PLACES[where] if where >= 0 else place_of(self.people.institution.account)
 
     def _move(self, place: Place | None, actor: Actor = AUTHORITY, *, whose: bool = True) -> None:
         account = account_of(place)

@@ -5,10 +5,10 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 from ops.bank.statements import Form
 from shared.contracts.catalog import BankAccount
+from tests.simulation.model import SHANGHAI
 from tests.simulation.model_days import is_working_day
 from tests.simulation.simulation import Heard
 
@@ -21,7 +21,6 @@ BANKS: Final[dict[str, tuple[time, Form]]] = {
 }
 """Those that supervise: until when a day's sums are taken, and the form of the statement."""
 RESERVE: Final = "catalog.seat.reserve.v1"
-SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
 FRIDAY: Final = 4
 LETTERS: Final = {"collect": "C", "payout": "P", "refund": "R", "return": "S", "gathered": "G"}
 """With what the number of an instruction begins."""

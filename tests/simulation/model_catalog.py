@@ -22,7 +22,6 @@ class Catalog:
     def __init__(self, authority: str, banks: Banks) -> None:
         self.authority = authority
         self.banks = banks
-        self.neighbours: dict[str, str] = {}
         self.state, self.reason = "listed", ""
         self.frozen_until: datetime | None = None
         self.offered: set[str] = set()
@@ -47,7 +46,7 @@ class Catalog:
                 self._thaw(m, "thawed: its time was over")
             case "catalog.seat.reserve.v1":
                 frozen = self.frozen_until is not None and m.now < self.frozen_until
-                may_sell = m.data["course_id"] in self.neighbours or (self.state == "listed" and not frozen)
+                may_sell = m.data["course_id"] in self.banks.neighbours or (self.state == "listed" and not frozen)
                 (self.offered if may_sell else self.turned_away).add(m.data["order_id"])
                 self.banks.sell(m.data["order_id"], m.data["course_id"])
             case "catalog.institution.disclose.v1":
