@@ -1,10 +1,11 @@
 """All that orders hears: the handlers of its parts, and what more than one of them hears."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from services.orders.families.handlers import handlers as families
 from services.orders.invoices.handlers import handlers as invoices
-from services.orders.lessons.handlers import handlers as lessons
+from services.orders.lessons import use_cases as lessons
 from services.orders.objections.handlers import handlers as objections
 from services.orders.purchases import use_cases as purchases
 from services.orders.purchases.handlers import handlers as of_purchases
@@ -19,11 +20,20 @@ from shared.messaging.work import UnitOfWork
 handlers = Handlers("orders")
 handlers.include(families)
 handlers.include(of_purchases)
-handlers.include(lessons)
 handlers.include(objections)
 handlers.include(invoices)
 handlers.include(of_refunds)
 handlers.include(of_views)
+
+
+@handlers.on(*lessons.HEARD)
+async def on_lesson(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+    """Institutions file lessons as taught, guardians answer or are silent; objections are answered and decided; fees
+    are paid out or come back. Lesson 0 is no lesson: it is what an institution keeps of a refund."""
+    if of_lessons := [message for message in messages if message.data.lesson_no]:
+        await lessons.decide(work, of_lessons)
+    if kept := [message for message in messages if not message.data.lesson_no]:
+        await refunds.kept(work, kept)
 
 
 @handlers.on(Refunded)

@@ -18,6 +18,7 @@ from shared.contracts.types import (
     Name,
     PageSize,
     Part,
+    PartNo,
     Reason,
     Word,
 )
@@ -181,10 +182,6 @@ class PaymentFailed(Event, type="escrow.payment_failed.v1", topic=_EVENTS, key="
 
     order_id: UUID
     reason: Word
-
-
-PartNo = Annotated[int, Field(strict=True, ge=0, le=40_000)]
-"""A lesson of an order; 0: of refunds the order's one sum, of payouts what the institution keeps of it."""
 
 
 class Released(Event, type="escrow.released.v1", topic=_EVENTS, key="order_id"):

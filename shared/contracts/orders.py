@@ -16,6 +16,7 @@ from shared.contracts.types import (
     Name,
     PageSize,
     Part,
+    PartNo,
     Reason,
     Sha256,
     Text,
@@ -694,11 +695,12 @@ InvoiceState = Literal["issued", "red_lettered"]
 
 
 class Invoice(Part):
-    """An invoice as the institution has told it: for which lessons, of how much; 红冲: with what red one undone."""
+    """An invoice as the institution has told it: for which lessons (0: what it keeps of the refund), of how much; 红冲:
+    with what red one undone."""
 
     invoice_id: UUID
     number: str
-    lessons: tuple[LessonNo, ...]
+    lessons: tuple[PartNo, ...]
     amount_fen: PositiveFen
     state: InvoiceState
     issued_at: Moment
@@ -708,10 +710,11 @@ class Invoice(Part):
 
 
 class OwedInvoice(Part):
-    """A lesson whose fee was released and paid out, and no invoice given for it yet. `overdue`: for too long."""
+    """A lesson whose fee was released and paid out, and no invoice given for it yet; 0: what the institution keeps of
+    the refund. `overdue`: for too long."""
 
     order_id: UUID
-    lesson_no: LessonNo
+    lesson_no: PartNo
     title: str
     amount_fen: PositiveFen
     paid_at: Moment
@@ -726,7 +729,8 @@ class InvoiceView(Reply, type="orders.invoice.view.v1"):
 
 
 class IssueInvoice(Request, type="orders.invoice.issue.v1", topic=_REQUESTS, key="order_id", reply=InvoiceView):
-    """The institution has issued an invoice for lessons of one order; `amount_fen` is what it says.
+    """The institution has issued an invoice for lessons of one order, or for what it keeps of its refund (0);
+    `amount_fen` is what it says.
 
     Refused: invoice_lesson_not_released (a lesson's fee has not reached the institution), invoice_exists (a lesson has
     its invoice, or the number was used), invoice_amount (not exactly what was released), lesson_unknown,
@@ -736,7 +740,7 @@ class IssueInvoice(Request, type="orders.invoice.issue.v1", topic=_REQUESTS, key
     invoice_id: UUID
     order_id: UUID
     number: InvoiceNumber
-    lessons: Annotated[tuple[LessonNo, ...], Field(min_length=1, max_length=200)]
+    lessons: Annotated[tuple[PartNo, ...], Field(min_length=1, max_length=200)]
     amount_fen: PositiveFen
 
 
@@ -771,10 +775,10 @@ class ShowInvoices(Request, type="orders.invoice.show.v1", topic=_REQUESTS, key=
 
 
 class LessonKey(Part):
-    """A lesson of an order: where a page ended."""
+    """A lesson of an order, or what is kept of its refund (0): where a page ended."""
 
     order_id: UUID
-    lesson_no: LessonNo
+    lesson_no: PartNo
 
 
 class OverdueInvoices(Reply, type="orders.invoice.overdue.v1"):

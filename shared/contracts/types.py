@@ -14,6 +14,8 @@ Text = Annotated[str, StringConstraints(max_length=2000)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
 LessonNo = Annotated[int, Field(strict=True, ge=1, le=40_000)]
 """Which lesson of an order, from 1. Far above the legal limit (60, `policy.py`): as much as a bank number holds."""
+PartNo = Annotated[int, Field(strict=True, ge=0, le=40_000)]
+"""A lesson of an order; 0: of refunds the order's one sum, of payouts and invoices what the institution keeps of it."""
 Count = Annotated[int, Field(strict=True, ge=1, le=40_000)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 InstructionNumber = Annotated[str, StringConstraints(min_length=1, max_length=30, pattern=r"^[0-9A-Za-z-]+$")]
@@ -62,5 +64,6 @@ __all__ = [
     "Name",
     "PageSize",
     "Part",
+    "PartNo",
 ]
 __all__ += ["Reason", "RefundTerms", "Sha256", "Text", "Word"]

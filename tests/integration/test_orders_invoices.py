@@ -22,6 +22,7 @@ from shared.contracts.orders import (
 from shared.ids import new_id
 from shared.messaging.rpc import RequestRefused
 from tests.counter import Counter, Family, Order, counter, family, others, running
+from tests.integration import test_orders_refunds as refunds
 from tests.integration.test_orders_lessons import FEES, applied, confirmed, lesson, returned, settled, taught
 
 __all__ = ["counter", "family", "others", "running"]
@@ -250,6 +251,38 @@ async def test_a_payout_that_came_back_leaves_the_invoice_and_makes_none_owed(co
         await counter.answers(order, settled(order, number_))
     assert [one.lesson_no for one in (await shown(counter, order)).owed] == [2]
     assert (await lesson(counter, order)).confirmed_by == "guardian"
+
+
+async def test_an_invoice_is_owed_for_what_the_institution_keeps_of_a_refund(counter: Counter, family: Family) -> None:
+    order = await refunds.one_consumed(counter, family)
+    refund = await refunds.asked(counter, order)
+    await counter.refused_without_a_trace("lesson_unknown", issuing(order, 0), order.institution, order)
+    await refunds.ask(counter, refunds.answering(order, refund, agrees=True), order.institution)
+    await counter.answers(order, settled(order, 0))
+    kept = FEES[1] + FEES[2] - refund.refund_fen
+    owed = (await shown(counter, order)).owed
+    assert [(one.lesson_no, one.amount_fen) for one in owed] == [(0, kept)]
+    await counter.answers(order, settled(order, 1))
+    assert [one.lesson_no for one in (await shown(counter, order)).owed] == [0, 1]
+
+    await counter.advance(owed[0].paid_at + timedelta(days=30, minutes=1) - counter.harness.now())
+    page = await overdue(counter, order, limit=1)
+    assert [(one.lesson_no, one.amount_fen) for one in page.owed] == [(0, kept)]
+    page = await overdue(counter, order, after=page.next_after)
+    assert [(one.lesson_no, page.next_after) for one in page.owed] == [(1, None)]
+
+    wrong = issuing(order, 0, 1, amount_fen=FEES[0] + kept + 1)
+    await counter.refused_without_a_trace("invoice_amount", wrong, order.institution, order)
+    one = issuing(order, 0, 1, amount_fen=FEES[0] + kept)
+    assert (await counter.harness.ask(one, order.institution)).invoice.lessons == (0, 1)
+    assert ((await shown(counter, order)).owed, (await overdue(counter, order)).owed) == ((), ())
+    await counter.harness.ask(undoing(one), order.institution)
+    assert [one.lesson_no for one in (await shown(counter, order)).owed] == [0, 1]
+
+    await counter.answers(order, returned(order, 0))
+    assert [one.lesson_no for one in (await shown(counter, order)).owed] == [1]
+    await counter.answers(order, settled(order, 0))
+    assert [one.lesson_no for one in (await shown(counter, order)).owed] == [0, 1]
 
 
 async def test_what_is_owed_for_more_than_thirty_days_is_listed_page_by_page(counter: Counter, family: Family) -> None:

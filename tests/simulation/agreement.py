@@ -161,10 +161,14 @@ class Agreement:
             for key, (reason, o) in objected.items()
         }
         agree(found, of_objections)
-        sql = "SELECT order_id::text, refund_id::text, state, lessons::text, deduction_fen, act_by FROM refunds"
+        sql = """SELECT order_id::text, refund_id::text, state, lessons::text, deduction_fen, act_by, kept_paid_at
+                 FROM refunds"""
         found = {tuple(row)[:2]: tuple(row)[2:] for row in await self.simulation.rows("orders", sql)}
         refunds = {(id_, refund_id): one for id_, p in purchases.items() for refund_id, one in p.refunds.items()}
-        agree(found, {key: (one.state, str(one.lessons), one.deduction, one.act_by) for key, one in refunds.items()})
+        of_refunds = {
+            key: (one.state, str(one.lessons), one.deduction, one.act_by, one.kept_paid) for key, one in refunds.items()
+        }
+        agree(found, of_refunds)
         await check_invoices(self.simulation, self.orders.invoices, agree)
         sql = """SELECT institution_id::text, run, reason, decided_by, started_at, orders, lessons, refund_fen,
                          given_up, pending, done_orders, done_fen, finished_at FROM wind_ups"""

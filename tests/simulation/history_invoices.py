@@ -21,7 +21,7 @@ from shared.contracts.orders import (
 )
 from shared.ids import derived_id
 from shared.settings import PARTICIPANTS
-from tests.simulation.model_invoices import DAYS, STRANGER, fee_received
+from tests.simulation.model_invoices import DAYS, STRANGER, received
 from tests.simulation.people import AUTHORITY, LESSONS, PRICE_FEN
 from tests.simulation.rules import ORDER, WHICH, Rules
 
@@ -53,7 +53,7 @@ class InvoiceRules(Rules):
     @precondition(lambda self: any(one.state == "enrolled" for one in self.agreement.orders.purchases.values()))
     @rule(
         order=ORDER,
-        earns=st.sampled_from(("nothing", "a fee", "a part")),
+        earns=st.sampled_from(("nothing", "a fee", "a part", "of a refund")),
         what=st.lists(st.sampled_from(ABOUT_INVOICES), min_size=2, max_size=6),
         another=st.booleans(),
         rounds=st.integers(0, 2),
@@ -64,7 +64,7 @@ class InvoiceRules(Rules):
         received = [order_id for order_id, fees in self._received().items() if fees]
         order_id = UUID((received or paid)[order % len(received or paid)])
         if earns != "nothing" or not received:
-            self._earn(order_id, in_part=earns == "a part")
+            self._earn(order_id, earns)
         for number, one in enumerate(what):
             if another and number == len(what) // 2:  # from now on of another order
                 order_id = UUID((received or paid)[(order + 1) % len(received or paid)])
@@ -79,13 +79,18 @@ class InvoiceRules(Rules):
         institutions = Actor(STRANGER, "institution"), self.people.institution_actor, self.institution_of(order_id)
         self._speak(what, order_id, (*self.people.guardians, AUTHORITY, *institutions)[who])
 
-    def _earn(self, order_id: UUID, *, in_part: bool) -> None:
-        """A lesson is filed, and confirmed; or its guardian objects, and the authority splits its fee."""
+    def _earn(self, order_id: UUID, earns: str) -> None:
+        """A lesson is filed, and confirmed; or its guardian objects, and the authority splits its fee. Or the order is
+        asked back, and the authority lets the institution keep something."""
         self._goes_on(self.order_ids.index(order_id))
         self.works(4, PARTICIPANTS)
         purchase = self.agreement.orders.purchases[str(order_id)]
         filed = [number for number, one in purchase.lessons.items() if one.state == "applied"]
-        if not in_part or not filed:
+        if earns == "of a refund":
+            self._ask_back(order_id, purchase.untaught_fen(), filed, purchase.guardian)
+            for step in ("answer no", "grant less"):
+                self._step_of_refund(order_id, step)
+        elif earns != "a part" or not filed:
             self._goes_on(self.order_ids.index(order_id))
         else:
             about: dict[str, Any] = {"order_id": order_id, "lesson_no": filed[0]}
@@ -97,11 +102,10 @@ class InvoiceRules(Rules):
 
     def _received(self) -> dict[str, dict[int, int]]:
         """Order → lesson → what the institution has of its fee."""
-        fees = {
-            order_id: {number: fee_received(one) for number, one in purchase.lessons.items()}
+        return {
+            order_id: {no: fee for no, (fee, _) in received(purchase).items() if fee}
             for order_id, purchase in self.agreement.orders.purchases.items()
         }
-        return {order_id: {no: fee for no, fee in some.items() if fee} for order_id, some in fees.items()}
 
     def _number(self) -> str:
         """One that nobody has used: of the long kind, or of the short one."""
@@ -198,10 +202,10 @@ class InvoiceRules(Rules):
     def _owed_until(self) -> list[datetime]:
         model = self.agreement.orders
         return sorted(
-            lesson.paid + DAYS
+            paid + DAYS
             for order_id, purchase in model.purchases.items()
-            for number, lesson in purchase.lessons.items()
-            if lesson.paid and number in model.invoices.owed(order_id, purchase)
+            for number, (_, paid) in received(purchase).items()
+            if paid and number in model.invoices.owed(order_id, purchase)
         )
 
     def _look(self, orders: Sequence[UUID]) -> None:

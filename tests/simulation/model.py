@@ -103,6 +103,7 @@ class Refund:
     deduction: int = 0
     agrees: bool | None = None
     decision: str = ""
+    kept_paid: datetime | None = None
 
 
 @dataclass
@@ -150,6 +151,8 @@ ASKS: Final = {
 PURCHASE_TIMER: Final = "orders.purchase.deadline.v1"
 LESSON_TIMER: Final = "orders.lesson.deadline.v1"
 REFUND_TIMER: Final = "orders.refund.deadline.v1"
+OF_REFUNDS: Final = ("escrow.refund_delayed.v1", "escrow.settled.v1", "escrow.payout_returned.v1")
+"""What is told of an order, and not of one of its lessons, once it is paid."""
 OBJECTION_TIMER: Final = "orders.objection.deadline.v1"
 MOVED: Final = "orders.objection.moved.v1"
 
@@ -183,7 +186,7 @@ class Orders:
         if m.data.get("lesson_no"):
             # A divided lesson's part that has gone back was decided before, and is not the refund of the order.
             return "" if m.type == "escrow.refunded.v1" else self._lesson(m, order, purchase)
-        if m.type.startswith("orders.refund.") or m.type == "escrow.refund_delayed.v1":
+        if m.type.startswith("orders.refund.") or m.type in OF_REFUNDS:
             return self._refund(m, order, purchase)
         return self._purchase(m, order, purchase)
 
@@ -343,6 +346,10 @@ class Orders:
             case "orders.refund.decide.v1", "contested":
                 one.decision = m.data["reason"]
                 self._set_refund(m, order, p, one, "rejected", None, "planned")
+            case "escrow.settled.v1", _:
+                one.kept_paid = one.kept_paid or m.now
+            case "escrow.payout_returned.v1", _:
+                one.kept_paid = None
             case "escrow.refund_delayed.v1", "paid":
                 self._pay_back(m, order, p, one)
             case "escrow.refund_delayed.v1", "paying":

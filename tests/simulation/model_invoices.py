@@ -36,11 +36,19 @@ class Invoice:
         return "red_lettered" if self.red_at else "issued"
 
 
-def fee_received(lesson: "Lesson") -> int:
-    """What of a lesson's fee is with the institution now: nothing before it was paid out, or since it came back."""
+def _received(lesson: "Lesson") -> int:
     if lesson.paid is None:
         return 0
     return lesson.objected.decision[1] if lesson.state == "divided" and lesson.objected else lesson.fee
+
+
+def received(purchase: "Purchase") -> dict[int, tuple[int, datetime | None]]:
+    """Lesson → what of its fee is with the institution now, and since when: nothing before it was paid out, or since it
+    came back. Lesson 0: what it keeps of a refund."""
+    fees = {number: (_received(one), one.paid) for number, one in purchase.lessons.items()}
+    if purchase.refund and purchase.refund.kept_paid:
+        fees[0] = purchase.refund.deduction, purchase.refund.kept_paid
+    return dict(sorted(fees.items()))
 
 
 class Invoices:
@@ -60,8 +68,7 @@ class Invoices:
     def owed(self, order: str, purchase: "Purchase") -> dict[int, int]:
         """Lesson → the fee for which an invoice is owed."""
         covered = self.covered(order)
-        fees = {number: fee_received(one) for number, one in purchase.lessons.items() if number not in covered}
-        return {number: fee for number, fee in sorted(fees.items()) if fee}
+        return {no: fee for no, (fee, _) in received(purchase).items() if fee and no not in covered}
 
     def hear(self, m: Heard) -> str:
         """A request; the answer in words, or the code of a refusal."""
@@ -94,7 +101,7 @@ class Invoices:
         if there is not None:
             same = (there.order, there.number, there.lessons, there.amount) == (order, number, lessons, amount)
             return self._told(there) if same else "!invoice_exists"
-        covered, fees = self.covered(order), {no: fee_received(one) for no, one in purchase.lessons.items()}
+        covered, fees = self.covered(order), {no: fee for no, (fee, _) in received(purchase).items()}
         for lesson in lessons:
             if lesson not in fees:
                 return "!lesson_unknown"
@@ -108,6 +115,7 @@ class Invoices:
             return "!invoice_exists"
         again = any(one.order == order and set(lessons) & set(one.lessons) for one in self.invoices.values())
         self.counts["invoices issued after a red one" if again else "invoices issued"] += 1
+        self.counts["invoices issued for what is kept of a refund"] += 0 in lessons
         return self._changed(id_, number, Invoice(order, number, lessons, amount, m.now))
 
     def _redden(self, m: Heard, order: str) -> str:
@@ -138,12 +146,13 @@ class Invoices:
         of_order = [(one.issued_at, id_) for id_, one in self.invoices.items() if one.order == order]
         told = [self._told(self.invoices[id_]) for _, id_ in sorted(of_order, reverse=True)]
         owed = self.owed(order, purchase)
-        late = [(number, fee, self._late(m, purchase.lessons[number])) for number, fee in owed.items()]
+        late = [(number, fee, self._late(m, purchase, number)) for number, fee in owed.items()]
         self.counts["invoices shown as overdue"] += sum(one[2] for one in late)
         return f"{told} {late} {sum(owed.values())}"
 
-    def _late(self, m: Heard, lesson: "Lesson") -> bool:
-        return lesson.paid is not None and lesson.paid + DAYS < m.now
+    def _late(self, m: Heard, purchase: "Purchase", number: int) -> bool:
+        _, paid = received(purchase)[number]
+        return paid is not None and paid + DAYS < m.now
 
     def _list(self, m: Heard) -> str:
         asked = m.data["institution_id"]
@@ -154,7 +163,7 @@ class Invoices:
             for order, purchase in sorted(self.orders.purchases.items())
             if purchase.institution == asked
             for number, fee in self.owed(order, purchase).items()
-            if self._late(m, purchase.lessons[number])
+            if self._late(m, purchase, number)
         ]
         if after := m.data["after"]:
             late = [one for one in late if one[:2] > (after["order_id"], after["lesson_no"])]

@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 
 from services.orders.invoices import domain
-from services.orders.invoices.domain import Invoice
+from services.orders.invoices.domain import Fee, Invoice
 from services.orders.lessons.domain import Lesson
+from services.orders.refunds.domain import Refund
 from shared.contracts.errors import Refused
 
 ORDER_ID = UUID(int=1)
@@ -24,7 +25,19 @@ def lesson(lesson_no: int, state: str = "paid_out") -> Lesson:
     return made
 
 
-LESSONS = {number: lesson(number) for number in (1, 2, 3)} | {4: lesson(4, "confirmed")}
+def refund(kept_paid_at: datetime | None = PAID_AT) -> Refund:
+    """One of which the institution keeps 250 fen."""
+    amounts: dict[str, Any] = {"lessons": [5], "fee_fen": 5_000, "deduction_fen": 250, "materials_fen": 0}
+    made = Refund(
+        UUID(int=9), ORDER_ID, UUID(int=2), UUID(int=3), "paid", "untaught",
+        reason="孩子转学", asked_at=PAID_AT, act_by=None, **amounts,
+    )  # fmt: skip
+    made.kept_paid_at = kept_paid_at
+    return made
+
+
+LESSONS = [lesson(3), lesson(1), lesson(2), lesson(4, "confirmed")]
+RECEIVED = {fee.lesson_no: fee for fee in domain.fees(LESSONS, [refund()])}
 
 
 def invoice(*lessons: int, amount_fen: int = 0, **changes: Any) -> Invoice:
@@ -43,14 +56,15 @@ def invoice(*lessons: int, amount_fen: int = 0, **changes: Any) -> Invoice:
 
 def refused(code: str, asked: Invoice, covered: tuple[int, ...] = ()) -> dict[str, int | str]:
     with pytest.raises(Refused) as caught:
-        domain.check_invoice(asked, LESSONS, covered)
+        domain.check_invoice(asked, RECEIVED, covered)
     assert caught.value.code == code
     return caught.value.figures
 
 
 def test_an_invoice_is_of_exactly_what_was_released_for_its_lessons() -> None:
-    domain.check_invoice(invoice(1, amount_fen=3_333), LESSONS, ())
-    domain.check_invoice(invoice(1, 2, 3, amount_fen=10_000), LESSONS, ())
+    domain.check_invoice(invoice(1, amount_fen=3_333), RECEIVED, ())
+    domain.check_invoice(invoice(1, 2, 3, amount_fen=10_000), RECEIVED, ())
+    domain.check_invoice(invoice(0, 1, amount_fen=3_583), RECEIVED, ())
     for amount_fen in (9_999, 10_001):
         assert refused("invoice_amount", invoice(1, 2, 3, amount_fen=amount_fen)) == {"released_fen": 10_000}
 
@@ -115,11 +129,17 @@ def test_a_red_one_has_a_number_of_its_own() -> None:
 
 
 def test_owed_is_what_was_released_and_has_no_invoice() -> None:
-    assert [one.lesson_no for one in domain.owed(list(LESSONS.values()), {2})] == [1, 3]
+    assert [one.lesson_no for one in domain.owed(RECEIVED.values(), {2})] == [0, 1, 3]
+
+
+def test_what_the_institution_has_received_is_by_order_and_lesson_and_what_it_keeps_of_a_refund_is_lesson_0() -> None:
+    fees = [(0, 250, PAID_AT), (1, 3_333, PAID_AT), (2, 3_333, PAID_AT), (3, 3_334, PAID_AT), (4, 0, None)]
+    assert list(RECEIVED.values()) == [Fee(ORDER_ID, *fee) for fee in fees]
+    assert domain.fees([], [refund(None)]) == []
 
 
 def test_overdue_is_what_has_been_owed_for_more_than_so_many_days() -> None:
     late = PAID_AT + timedelta(days=30)
-    assert not domain.overdue(lesson(1), 30, late)
-    assert domain.overdue(lesson(1), 30, late + timedelta(microseconds=1))
-    assert not domain.overdue(lesson(4, "confirmed"), 30, late + timedelta(days=1))
+    assert not domain.overdue(RECEIVED[1], 30, late)
+    assert domain.overdue(RECEIVED[1], 30, late + timedelta(microseconds=1))
+    assert not domain.overdue(RECEIVED[4], 30, late + timedelta(days=1))

@@ -4,16 +4,39 @@
 [law: 发票管理办法实施细则 27] An invoice that was wrong is undone with a red one (红字发票), never changed.
 (Numbers of articles are of the texts before their revision of 2023; no original was at hand.)
 [DOMAIN] The institution owes an invoice for what was released; the platform tracks owed, issued, red-lettered.
-[ours] Owed from the day the bank has paid the fee out; what one invoice covers is of one order.
+[ours] Owed from the day the bank has paid the fee out; what one invoice covers is of one order. What an institution
+keeps of a refund (penalty, used materials) is released to it as well, and is the order's lesson 0 here.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from services.orders.lessons.domain import Lesson, released_fen
+from services.orders.refunds.domain import Refund
 from shared.contracts.errors import Refused
+
+
+@dataclass(slots=True, frozen=True)
+class Fee:
+    """What of a lesson the institution has received, and when the bank had paid it: nothing before, or since it came
+    back. Lesson 0: what it keeps of the order's refund."""
+
+    order_id: UUID
+    lesson_no: int
+    amount_fen: int
+    paid_at: datetime | None
+
+
+def fees(lessons: Iterable[Lesson], refunds: Iterable[Refund]) -> list[Fee]:
+    """What the institution has received of these orders, by order and lesson. A refund that keeps nothing for it has no
+    lesson 0."""
+    kept = [
+        Fee(refund.order_id, 0, refund.deduction_fen, refund.kept_paid_at) for refund in refunds if refund.kept_paid_at
+    ]
+    taught = [Fee(one.order_id, one.lesson_no, released_fen(one), one.paid_at) for one in lessons]
+    return sorted([*kept, *taught], key=lambda fee: (fee.order_id, fee.lesson_no))
 
 
 @dataclass(slots=True)
@@ -40,20 +63,20 @@ def check_told_again(known: Invoice, asked: Invoice) -> None:
         raise Refused("invoice_exists")
 
 
-def check_invoice(asked: Invoice, lessons: Mapping[int, Lesson], covered: Collection[int]) -> None:
-    """An invoice is exactly of what was released for its lessons; `covered` are those that have one.
+def check_invoice(asked: Invoice, received: Mapping[int, Fee], covered: Collection[int]) -> None:
+    """An invoice is exactly of what was `received` for its lessons, all known by number; `covered` are those that have
+    one.
 
     Raises Refused: lesson_unknown, invoice_exists, invoice_lesson_not_released, invoice_amount.
     """
     for number in asked.lessons:
-        lesson = lessons.get(number)
-        if lesson is None:
+        if number not in received:
             raise Refused("lesson_unknown", lesson_no=number)
         if number in covered:
             raise Refused("invoice_exists", lesson_no=number)
-        if released_fen(lesson) == 0:
+        if received[number].amount_fen == 0:
             raise Refused("invoice_lesson_not_released", lesson_no=number)
-    released = sum(released_fen(lessons[number]) for number in asked.lessons)
+    released = sum(received[number].amount_fen for number in asked.lessons)
     if asked.amount_fen != released:
         raise Refused("invoice_amount", released_fen=released)
 
@@ -76,11 +99,11 @@ def red_letter(invoice: Invoice, red_number: str, reason: str, now: datetime) ->
     return True
 
 
-def owed(lessons: Sequence[Lesson], covered: Collection[int]) -> list[Lesson]:
-    """The lessons of one order for which an invoice is owed: fee received, none issued, or a red one since."""
-    return [lesson for lesson in lessons if released_fen(lesson) and lesson.lesson_no not in covered]
+def owed(received: Iterable[Fee], covered: Collection[int]) -> list[Fee]:
+    """The fees of one order for which an invoice is owed: received, none issued, or a red one since."""
+    return [fee for fee in received if fee.amount_fen and fee.lesson_no not in covered]
 
 
-def overdue(lesson: Lesson, days: int, now: datetime) -> bool:
-    """Whether the invoice of a lesson has been owed for more than `days` days."""
-    return lesson.paid_at is not None and now - lesson.paid_at > timedelta(days=days)
+def overdue(fee: Fee, days: int, now: datetime) -> bool:
+    """Whether the invoice of a fee has been owed for more than `days` days."""
+    return fee.paid_at is not None and now - fee.paid_at > timedelta(days=days)

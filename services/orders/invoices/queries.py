@@ -1,5 +1,6 @@
 """What may be asked about invoices: those of an order, and what an institution has owed for too long."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -7,10 +8,12 @@ from uuid import UUID
 from sqlalchemy import text
 
 from services.orders.invoices import domain
-from services.orders.invoices.domain import Invoice
-from services.orders.lessons.domain import Enrolment, Lesson, released_fen
+from services.orders.invoices.domain import Fee, Invoice
+from services.orders.lessons.domain import Enrolment, Lesson
 from services.orders.lessons.tables import LessonRow
 from services.orders.purchases.tables import PurchaseRow
+from services.orders.refunds.domain import Refund
+from services.orders.refunds.tables import RefundRow
 from shared.contracts import orders as words
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
@@ -32,15 +35,18 @@ _COVERED: Final = text("SELECT lesson_no FROM invoice_lessons WHERE order_id = :
 # Through the institution's purchases, in the order of their index, and then their lessons by primary key: `lessons` is
 # written with every lesson and gets no index for this. `paid_at` stands where something was paid out, whatever it was.
 _OVERDUE: Final = text("""
-SELECT l.order_id, l.lesson_no
+SELECT p.order_id, fee.lesson_no
 FROM purchases p
 JOIN unnest(CAST(:categories AS text[]), CAST(:befores AS timestamptz[])) AS due (category, before)
   ON due.category = p.category
-JOIN lessons l ON l.order_id = p.order_id AND l.paid_at < due.before
+JOIN LATERAL (
+  SELECT l.lesson_no, l.paid_at FROM lessons l WHERE l.order_id = p.order_id
+  UNION ALL SELECT 0, r.kept_paid_at FROM refunds r WHERE r.order_id = p.order_id
+) AS fee ON fee.paid_at < due.before
 WHERE p.institution_id = :institution_id AND p.order_id >= :after_order
-  AND (l.order_id, l.lesson_no) > (:after_order, :after_lesson)
-  AND NOT EXISTS (SELECT FROM invoice_lessons i WHERE i.order_id = l.order_id AND i.lesson_no = l.lesson_no)
-ORDER BY l.order_id, l.lesson_no LIMIT :most
+  AND (p.order_id, fee.lesson_no) > (:after_order, :after_lesson)
+  AND NOT EXISTS (SELECT FROM invoice_lessons i WHERE i.order_id = p.order_id AND i.lesson_no = fee.lesson_no)
+ORDER BY p.order_id, fee.lesson_no LIMIT :most
 """)
 _FIRST: Final = UUID(int=0)
 
@@ -66,6 +72,14 @@ async def covered_lessons(work: UnitOfWork, order_id: UUID) -> frozenset[int]:
     return frozenset(found.scalars())
 
 
+async def received(work: UnitOfWork, lessons: Collection[tuple[UUID, int]]) -> dict[tuple[UUID, int], Fee]:
+    """What the institutions have received of these lessons (order, number; 0: what is kept of the order's refund)."""
+    found = await work.load(LessonRow, Lesson, lessons, lock=False)
+    refunded = {order_id for order_id, number in lessons if number == 0}
+    refunds = await work.load_all(RefundRow, Refund, refunded, by=("order_id",), lock=False)
+    return {(fee.order_id, fee.lesson_no): fee for fee in domain.fees(found.values(), refunds)}
+
+
 async def show_invoices(work: UnitOfWork, message: Message[words.ShowInvoices]) -> None:
     """The invoices of an order and what is owed. Whose it is not, is told the same as if it did not exist."""
     actor = work.actor(message, "guardian", "institution", "authority", "operator")
@@ -74,14 +88,15 @@ async def show_invoices(work: UnitOfWork, message: Message[words.ShowInvoices]) 
     if purchase is None or not actor.may_see(guardian=purchase.account_id, institution=purchase.institution_id):
         raise Refused("order_unknown")
     lessons = await work.load_all(LessonRow, Lesson, [order_id], by=("order_id",), lock=False)
+    refunds = await work.load_all(RefundRow, Refund, [order_id], by=("order_id",), lock=False)
     found = await (await work.connection()).execute(_OF_ORDER, {"order_id": order_id, "most": MOST_SHOWN})
     invoices = tuple(view(Invoice(**row)) for row in found.mappings())
-    owed = domain.owed(lessons, await covered_lessons(work, order_id))
+    owed = domain.owed(domain.fees(lessons, refunds), await covered_lessons(work, order_id))
     shown = InvoicesView(
         order_id=order_id,
         invoices=invoices,
-        owed=tuple(_owed(work, lesson, purchase) for lesson in owed),
-        owed_fen=sum(released_fen(lesson) for lesson in owed),
+        owed=tuple(_owed(work, fee, purchase) for fee in owed),
+        owed_fen=sum(fee.amount_fen for fee in owed),
     )
     work.reply(message, shown)
 
@@ -100,25 +115,25 @@ async def list_overdue(work: UnitOfWork, message: Message[ListOverdueInvoices]) 
     }
     found = (await (await work.connection()).execute(_OVERDUE, parameters)).all()
     keys = [(row.order_id, row.lesson_no) for row in found[: ask.limit]]
-    lessons = await work.load(LessonRow, Lesson, keys, lock=False)
+    fees = await received(work, keys)
     purchases = await work.load(PurchaseRow, Enrolment, {order_id for order_id, _ in keys}, lock=False)
     page = OverdueInvoices(
         institution_id=ask.institution_id,
-        owed=tuple(_owed(work, lessons[key], purchases[key[0]]) for key in keys),
+        owed=tuple(_owed(work, fees[key], purchases[key[0]]) for key in keys),
         next_after=LessonKey(order_id=keys[-1][0], lesson_no=keys[-1][1]) if len(found) > ask.limit else None,
     )
     work.reply(message, page)
 
 
-def _owed(work: UnitOfWork, lesson: Lesson, purchase: Enrolment) -> OwedInvoice:
-    assert lesson.paid_at is not None
+def _owed(work: UnitOfWork, fee: Fee, purchase: Enrolment) -> OwedInvoice:
+    assert fee.paid_at is not None
     return OwedInvoice(
-        order_id=lesson.order_id,
-        lesson_no=lesson.lesson_no,
+        order_id=fee.order_id,
+        lesson_no=fee.lesson_no,
         title=purchase.title,
-        amount_fen=released_fen(lesson),
-        paid_at=lesson.paid_at,
-        overdue=domain.overdue(lesson, _days(work, purchase.category), work.now),
+        amount_fen=fee.amount_fen,
+        paid_at=fee.paid_at,
+        overdue=domain.overdue(fee, _days(work, purchase.category), work.now),
     )
 
 

@@ -39,7 +39,7 @@ class InvoiceRow(Base, table=True):
 
 
 class InvoiceLessonRow(Base, table=True):
-    """The issued invoice of a lesson: at most one. A red one takes the row away."""
+    """The issued invoice of a lesson, or of what is kept of the refund (0): at most one. A red one takes it away."""
 
     __tablename__ = "invoice_lessons"
 

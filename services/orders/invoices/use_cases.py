@@ -8,10 +8,9 @@ from sqlalchemy import text
 
 from services.orders.invoices import domain
 from services.orders.invoices.domain import Invoice
-from services.orders.invoices.queries import covered_lessons, view
+from services.orders.invoices.queries import covered_lessons, received, view
 from services.orders.invoices.tables import InvoiceLessonRow, InvoiceNumberRow, InvoiceRow
-from services.orders.lessons.domain import Enrolment, Lesson
-from services.orders.lessons.tables import LessonRow
+from services.orders.lessons.domain import Enrolment
 from services.orders.purchases.tables import PurchaseRow
 from shared.contracts.envelope import Message
 from shared.contracts.errors import Refused
@@ -23,7 +22,7 @@ _UNCOVER: Final = text("DELETE FROM invoice_lessons WHERE order_id = :order_id A
 
 @dataclass(slots=True)
 class Covered:
-    """A lesson and its issued invoice."""
+    """A lesson, or what is kept of the refund (0), and its issued invoice."""
 
     order_id: UUID
     lesson_no: int
@@ -40,7 +39,7 @@ class UsedNumber:
 
 
 async def issue(work: UnitOfWork, message: Message[IssueInvoice]) -> None:
-    """The institution has issued an invoice for lessons of one order. The same again changes nothing."""
+    """The institution has issued an invoice for fees of one order. The same again changes nothing."""
     ask = message.data
     purchase = await _purchase(work, message)
     assert purchase.institution_id is not None
@@ -59,10 +58,9 @@ async def issue(work: UnitOfWork, message: Message[IssueInvoice]) -> None:
         domain.check_told_again(known, asked)
         work.reply(message, InvoiceView(order_id=ask.order_id, invoice=view(known)))
         return
-    keys = [(ask.order_id, number) for number in asked.lessons]
-    lessons = await work.load(LessonRow, Lesson, keys, lock=False)
+    fees = await received(work, [(ask.order_id, number) for number in asked.lessons])
     covered = await covered_lessons(work, ask.order_id)
-    domain.check_invoice(asked, {lesson.lesson_no: lesson for lesson in lessons.values()}, covered)
+    domain.check_invoice(asked, {fee.lesson_no: fee for fee in fees.values()}, covered)
     work.insert(InvoiceRow, [asked])
     await _use_number(work, asked, asked.number)
     work.insert(InvoiceLessonRow, [Covered(asked.order_id, number, asked.invoice_id) for number in asked.lessons])

@@ -185,8 +185,6 @@ HEARD: Final = (*DECISIONS, *objections.HEARD)
 
 async def decide(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
     """Decides the messages one by one, in order, and writes the lessons and objections that changed at once."""
-    # Lesson 0 is no lesson: what an institution keeps of a refund was paid out, or came back.
-    messages = [message for message in messages if message.data.lesson_no]
     keys = {(message.data.order_id, message.data.lesson_no) for message in messages}
     lessons = await work.load(LessonRow, Lesson, keys)
     purchases = await work.load(PurchaseRow, Enrolment, {order_id for order_id, _ in keys}, lock=False)

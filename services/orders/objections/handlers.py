@@ -1,4 +1,4 @@
-"""What is asked about objections; what changes them changes their lessons too: see `lessons/handlers.py`."""
+"""What is asked about objections; what changes them changes their lessons too: see `services/orders/handlers.py`."""
 
 from services.orders.objections import queries
 from shared.contracts.envelope import Message

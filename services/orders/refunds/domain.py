@@ -40,6 +40,7 @@ class Refund:
     """One refund. `lessons` go back; `fee_fen` is their price, of which the institution keeps `deduction_fen`.
 
     `act_by` is when its state is late: the institution's answer, the authority's decision, the bank's payment.
+    `kept_paid_at`: when the institution has received what it keeps.
     """
 
     refund_id: UUID
@@ -61,6 +62,7 @@ class Refund:
     overdue: bool = False
     trouble: str = ""
     closed_at: datetime | None = None
+    kept_paid_at: datetime | None = None
 
     @property
     def refund_fen(self) -> int:
@@ -317,6 +319,15 @@ def delayed(refund: Refund, outcome: str, reason: str, policy: Policy, now: date
     if refund.state == "paid":
         approve(refund, policy, now)
         refund.closed_at = None
+    return True
+
+
+def kept(refund: Refund, paid_at: datetime | None) -> bool:
+    """The bank has paid the institution what it keeps; None: that came back (退票), and will be paid again. False when
+    that was known."""
+    if (refund.kept_paid_at is None) == (paid_at is None):
+        return False
+    refund.kept_paid_at = paid_at
     return True
 
 

@@ -24,6 +24,7 @@ class RefundRow(Base, table=True):
             "ground IN ('full_refund_window', 'untaught', 'institution_at_fault', 'institution_gone')", name="ground"
         ),
         CheckConstraint("deduction_fen >= 0 AND deduction_fen < fee_fen", name="something_goes_back"),
+        CheckConstraint("kept_paid_at IS NULL OR (deduction_fen > 0 AND state IN ('paying', 'paid'))", name="kept"),
         # Nothing waits for ever.
         CheckConstraint("(act_by IS NULL) = (closed_at IS NOT NULL)", name="deadline"),
         # An order has one refund that is open or paid, whatever gateways send.
@@ -56,6 +57,7 @@ class RefundRow(Base, table=True):
     trouble: str = Field(max_length=200)
     materials_fen: int = Field(sa_type=BigInteger)
     closed_at: datetime | None = Field(sa_type=UTC_TIME)
+    kept_paid_at: datetime | None = Field(sa_type=UTC_TIME)
 
 
 class WindUpRow(Base, table=True):

@@ -15,7 +15,7 @@ from shared.contracts import topics
 from shared.contracts.catalog import GiveBackSeat
 from shared.contracts.envelope import Message, Problem
 from shared.contracts.errors import Refused
-from shared.contracts.escrow import RefundDelayed, Refunded, RefundOrder
+from shared.contracts.escrow import PayoutReturned, RefundDelayed, Refunded, RefundOrder, Settled
 from shared.contracts.orders import (
     AnswerRefund,
     DecideRefund,
@@ -155,6 +155,18 @@ async def delayed(work: UnitOfWork, message: Message[RefundDelayed]) -> None:
     if domain.delayed(refund, message.data.outcome, message.data.reason, policy_of(work, order), work.now):
         work.update(LessonRow, domain.mark(lessons, refund.lessons, "refunding"), "state")
         _save(work, refund, message)
+
+
+async def kept(work: UnitOfWork, messages: Sequence[Message[Settled] | Message[PayoutReturned]]) -> None:
+    """What institutions keep of refunds was paid out, or came back."""
+    orders = {message.data.order_id for message in messages}
+    refunds = await work.load_all(RefundRow, Refund, orders, by=("order_id",))
+    changed: dict[UUID, Refund] = {}
+    for message in messages:
+        refund = domain.latest([one for one in refunds if one.order_id == message.data.order_id])
+        if refund is not None and domain.kept(refund, work.now if isinstance(message.data, Settled) else None):
+            changed[refund.refund_id] = refund
+    work.update(RefundRow, changed.values(), "kept_paid_at")
 
 
 async def refused(work: UnitOfWork, messages: Sequence[Message[Problem]]) -> None:
