@@ -234,7 +234,12 @@ class History(SuspenseRules, SettlementRules, BankRules, InvoiceRules):
         enrolled = [(id_, p) for id_, p in self.agreement.orders.purchases.items() if p.state == "enrolled"]
         order_id, purchase = enrolled[order % len(enrolled)]
         waiting = [number for number, one in purchase.lessons.items() if one.state in ("applied", "objected")]
-        self._ask_back(UUID(order_id), purchase.untaught_fen() + fen, waiting if excluding else [], purchase.guardian)
+        self._ask_back(
+            UUID(order_id),
+            purchase.back_fen(self.simulation.now) + fen,
+            waiting if excluding else [],
+            purchase.guardian,
+        )
         for step, rounds in steps:
             self.works(rounds, PARTICIPANTS)
             self._step_of_refund(UUID(order_id), step)
@@ -264,7 +269,7 @@ class History(SuspenseRules, SettlementRules, BankRules, InvoiceRules):
             case "withdraw":
                 self.ask(WithdrawRefund(**about), Actor(purchase.guardian, "guardian"))
             case "ask again":
-                self._ask_back(order_id, purchase.untaught_fen(), [], purchase.guardian)
+                self._ask_back(order_id, purchase.back_fen(self.simulation.now), [], purchase.guardian)
         self.simulation.counts[f"refunds: {step}"] += 1
 
     @precondition(lambda self: bool(self.refunds))
@@ -384,7 +389,7 @@ class History(SuspenseRules, SettlementRules, BankRules, InvoiceRules):
             elif what == "goes on":
                 self._goes_on(self.order_ids.index(order_id))
             elif what == "refund":
-                self._ask_back(order_id, purchase.untaught_fen(), [], purchase.guardian)
+                self._ask_back(order_id, purchase.back_fen(self.simulation.now), [], purchase.guardian)
                 self.works(rounds, PARTICIPANTS)
                 self._step_of_refund(order_id, "answer yes")
             elif what == "buys" and len(self.order_ids) < MOST_ORDERS:

@@ -195,7 +195,7 @@ class BankRules(Rules):
     def _give_back(self, order_id: UUID, rounds: int) -> None:
         purchase = self.agreement.orders.purchases.get(str(order_id))
         if purchase is not None:
-            self._ask_back(order_id, purchase.untaught_fen(), [], purchase.guardian)
+            self._ask_back(order_id, purchase.back_fen(self.simulation.now), [], purchase.guardian)
             self.works(rounds, PARTICIPANTS)
             self._step_of_refund(order_id, "answer yes")
 

@@ -200,7 +200,7 @@ class ClosingHistory(History):
         if stage in steps:
             self._request("confirm", order_id, lesson, guardian)
             self.run(self.simulation.settle())
-            self._ask_back(order_id, purchase.untaught_fen(), [], purchase.guardian)
+            self._ask_back(order_id, purchase.back_fen(self.simulation.now), [], purchase.guardian)
             for step in steps[stage]:
                 self.run(self.simulation.settle())
                 self._step_of_refund(order_id, step)

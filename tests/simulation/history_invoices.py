@@ -53,7 +53,7 @@ class InvoiceRules(Rules):
     @precondition(lambda self: any(one.state == "enrolled" for one in self.agreement.orders.purchases.values()))
     @rule(
         order=ORDER,
-        earns=st.sampled_from(("nothing", "a fee", "a part", "of a refund")),
+        earns=st.sampled_from(("nothing", "a fee", "a part")),
         what=st.lists(st.sampled_from(ABOUT_INVOICES), min_size=2, max_size=6),
         another=st.booleans(),
         rounds=st.integers(0, 2),
@@ -62,12 +62,14 @@ class InvoiceRules(Rules):
         """The institution tells of its invoices for an order of which it has received something, or is just to."""
         paid = [order_id for order_id, one in self.agreement.orders.purchases.items() if one.state == "enrolled"]
         received = [order_id for order_id, fees in self._received().items() if fees]
-        order_id = UUID((received or paid)[order % len(received or paid)])
+        kept = [order_id for order_id, fees in self._received().items() if 0 in fees]  # of a refund: rarer than a fee
+        orders = kept or received or paid
+        order_id = UUID(orders[order % len(orders)])
         if earns != "nothing" or not received:
-            self._earn(order_id, earns)
+            self._earn(order_id, in_part=earns == "a part")
         for number, one in enumerate(what):
             if another and number == len(what) // 2:  # from now on of another order
-                order_id = UUID((received or paid)[(order + 1) % len(received or paid)])
+                order_id = UUID(orders[(order + 1) % len(orders)])
             self._speak(one, order_id, self.institution_of(order_id))
             self.works(rounds, PARTICIPANTS)
 
@@ -79,18 +81,13 @@ class InvoiceRules(Rules):
         institutions = Actor(STRANGER, "institution"), self.people.institution_actor, self.institution_of(order_id)
         self._speak(what, order_id, (*self.people.guardians, AUTHORITY, *institutions)[who])
 
-    def _earn(self, order_id: UUID, earns: str) -> None:
-        """A lesson is filed, and confirmed; or its guardian objects, and the authority splits its fee. Or the order is
-        asked back, and the authority lets the institution keep something."""
+    def _earn(self, order_id: UUID, *, in_part: bool) -> None:
+        """A lesson is filed, and confirmed; or its guardian objects, and the authority splits its fee."""
         self._goes_on(self.order_ids.index(order_id))
         self.works(4, PARTICIPANTS)
         purchase = self.agreement.orders.purchases[str(order_id)]
         filed = [number for number, one in purchase.lessons.items() if one.state == "applied"]
-        if earns == "of a refund":
-            self._ask_back(order_id, purchase.untaught_fen(), filed, purchase.guardian)
-            for step in ("answer no", "grant less"):
-                self._step_of_refund(order_id, step)
-        elif earns != "a part" or not filed:
+        if not in_part or not filed:
             self._goes_on(self.order_ids.index(order_id))
         else:
             about: dict[str, Any] = {"order_id": order_id, "lesson_no": filed[0]}

@@ -21,6 +21,8 @@ HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
 SILENCE_WORKING_DAYS: Final = 7
 REMINDER_WORKING_DAYS: Final = (3, SILENCE_WORKING_DAYS)
+PENALTY_BASIS_POINTS: Final = 500
+"""What every contract here lets the institution keep of what goes back later."""
 MOST_FEN: Final = 500_000
 """What a child may have open at the institution; of the other limits the courses here are far from."""
 ANSWER_WORKING_DAYS: Final = 5
@@ -131,9 +133,15 @@ class Purchase:
         """The last one: those before were rejected or withdrawn."""
         return list(self.refunds.values())[-1] if self.refunds else None
 
-    def untaught_fen(self) -> int:
-        """What would be quoted: these contracts let the institution keep nothing."""
-        return sum(lesson.fee for lesson in self.lessons.values() if lesson.state == "planned")
+    def none_taken(self, now: datetime) -> bool:
+        """Paid less than 7 days ago, and no lesson was filed or has begun: everything goes back, and at once."""
+        planned = all(one.state == "planned" and now < one.starts_at for one in self.lessons.values())
+        return planned and self.paid_at is not None and now < self.paid_at + 7 * DAY
+
+    def back_fen(self, now: datetime) -> int:
+        """What would be quoted: the fee of what was not taught, less the penalty unless none was taken."""
+        fee = sum(lesson.fee for lesson in self.lessons.values() if lesson.state == "planned")
+        return fee if self.none_taken(now) else fee - fee * PENALTY_BASIS_POINTS // 10_000
 
 
 WAITS: Final = {"placed": 2 * MINUTE, "held": MINUTE, "cancelling": 5 * MINUTE, "refunding": HOUR}
@@ -348,6 +356,7 @@ class Orders:
                 self._set_refund(m, order, p, one, "rejected", None, "planned")
             case "escrow.settled.v1", _:
                 one.kept_paid = one.kept_paid or m.now
+                self.invoices.counts["kept of a refund and paid out"] += 1
             case "escrow.payout_returned.v1", _:
                 one.kept_paid = None
             case "escrow.refund_delayed.v1", "paid":
@@ -378,12 +387,11 @@ class Orders:
         waiting = [number for number, lesson in p.lessons.items() if lesson.state in ("applied", "objected")]
         if not set(waiting) <= set(m.data["excluded"]):
             return "!refund_pending"
-        if m.data["quoted_fen"] != p.untaught_fen():
+        if m.data["quoted_fen"] != p.back_fen(m.now):
             return "!refund_changed"
-        one = p.refunds[m.data["refund_id"]] = Refund("asked", planned, None)
-        assert p.paid_at is not None
-        none_taken = len(planned) == len(p.lessons) and all(m.now < one.starts_at for one in p.lessons.values())
-        if none_taken and m.now < p.paid_at + 7 * DAY:
+        kept = sum(p.lessons[number].fee for number in planned) - p.back_fen(m.now)
+        one = p.refunds[m.data["refund_id"]] = Refund("asked", planned, None, kept)
+        if p.none_taken(m.now):
             self._pay_back(m, order, p, one)
         else:
             self._set_refund(m, order, p, one, "asked", end_of_working_day(m.now, 5), "refunding")

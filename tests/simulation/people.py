@@ -11,10 +11,12 @@ from shared.actors import Actor, issue_proof
 from shared.contracts.catalog import CourseView, Disclosure, InstitutionView, LookUpInstitution
 from shared.contracts.notify import Phone
 from shared.contracts.orders import SignedIn, SignIn
+from shared.contracts.types import RefundTerms
 from shared.ids import derived_id
 from shared.keys import KeyRing
 from shared.messaging.rpc import GatewayClient
 from shared.sealing import seal
+from tests.simulation.model import PENALTY_BASIS_POINTS
 from tests.simulation.simulation import STARTS, Simulation
 
 GUARDIANS: Final = 2
@@ -89,7 +91,10 @@ async def move_in(simulation: Simulation) -> People:
             await simulation.set_clock(start + timedelta(days=days - 1))  # it begins the day after it is published
             seller.token = scenario.token("institution", str(seller.institution_id))  # the last one has expired
             title = f"少儿篮球{seats}人班"
-            offer = scenario.publish_course(seller, title, lessons=LESSONS, price_fen=PRICE_FEN, seats=seats)
+            terms = RefundTerms(penalty_basis_points=PENALTY_BASIS_POINTS)
+            offer = scenario.publish_course(
+                seller, title, lessons=LESSONS, price_fen=PRICE_FEN, seats=seats, refund_terms=terms
+            )
             of_start.append(await offer)
         courses[start] = tuple(of_start)
     guardians = [await scenario.new_guardian(f"+8613900000{number:03}") for number in range(GUARDIANS)]
