@@ -26,7 +26,7 @@ SELECT invoice_id::text, order_id::text, number, lessons::text, amount_fen, stat
   red_at FROM invoices
 """
 _COVERED: Final = "SELECT order_id::text, lesson_no, invoice_id::text FROM invoice_lessons"
-_NUMBERS: Final = "SELECT number, invoice_id::text FROM invoice_numbers"
+_NUMBERS: Final = "SELECT institution_id::text, number, invoice_id::text FROM invoice_numbers"
 _BALANCES: Final = "SELECT bank, account, balance_fen FROM accounts WHERE balance_fen <> 0"
 
 
@@ -56,7 +56,7 @@ async def check_invoices(simulation: Simulation, model: Invoices, agree: Agree) 
     found = {tuple(row)[:2]: row["invoice_id"] for row in await simulation.rows("orders", _COVERED)}
     orders = {one.order for one in model.invoices.values()}
     agree(found, {(order, number): id_ for order in orders for number, id_ in model.covered(order).items()})
-    found = {row["number"]: row["invoice_id"] for row in await simulation.rows("orders", _NUMBERS)}
+    found = {tuple(row)[:2]: row["invoice_id"] for row in await simulation.rows("orders", _NUMBERS)}
     agree(found, model.numbers)
 
 
