@@ -21,11 +21,13 @@ from tests.simulation.rules import Rules
 LI, WANG = (Actor(name, "operator") for name in OPERATORS)
 HOW: Final = (
     *("a line dropped", "another amount", "the other way", "a line doubled", "nothing we know", "a fee near midnight"),
-    *("another reference", "pending", "another status", "a line of another day", "closes otherwise", "more held"),
+    *("another reference", "pending", "another status", "a line of another day", "goes on from there"),
+    *("closes otherwise", "more held"),
 )
-"""How a bank's file may be wrong; its sums fit, but for the last two."""
+"""How a bank's file may be wrong; its sums fit, but for the last two. One that goes on from there opens where the day
+before has closed, as wrong as that was."""
 ALTERATIONS: Final = st.lists(st.tuples(st.sampled_from(HOW), st.integers(0, 7)), min_size=1, max_size=3)
-FILES: Final = ("wrong", "wrong", "again", "again", "right", "crosses midnight", "crosses midnight")
+FILES: Final = ("wrong", "wrong", "again", "again", "right", "crosses midnight", "crosses midnight and is lost")
 SAYINGS: Final = (
     *("propose", "propose", "resolve", "resolve", "resolve oneself", "the same again", "list", "list by pages"),
     *("days pass", "days pass", "propose none", "resolve none"),
@@ -100,12 +102,13 @@ class BreakRules(Rules):
                 self._load(bank, day)
             case "again":
                 self._load_statement(bank, day, model.statements[bank, day])
-            case "crosses midnight":
-                self._cross(bank, day, which)
+            case _:
+                self._cross(bank, day, which, is_lost="lost" in what)
         self.simulation.counts[f"statements: {what}"] += 1
 
-    def _cross(self, bank: str, day: date, which: int) -> None:
-        """A line stands on the statement of the day after or before; the earlier of the two comes first, or last."""
+    def _cross(self, bank: str, day: date, which: int, *, is_lost: bool) -> None:
+        """A line stands on the statement of the day after or before; the earlier of the two comes first, or last.
+        `is_lost`: then that other day has another statement, without it."""
         right = self.agreement.escrow.breaks.right
         lines = right(bank, day).lines
         if not lines:
@@ -124,6 +127,8 @@ class BreakRules(Rules):
             opening = new[one].closing
         for one in sorted(new, reverse=late):
             self._load_statement(bank, one, new[one])
+        if is_lost:
+            self._load(bank, other, [("goes on from there", 0)])
 
     def _load(self, bank: str, day: date, how: Alterations = ()) -> None:
         """The statement of a day, altered `how`."""
@@ -168,6 +173,10 @@ class BreakRules(Rules):
                     lines.append(replace(unknown, at=_at(day, time(22 if which % 2 else 23))))
                 case "a line of another day":
                     lines += [replace(other, at=_at(day, time(12, number))) for other in others[which % 3 :][:1]]
+                case "goes on from there":
+                    before = self.agreement.escrow.breaks.statements.get((bank, day - DAY))
+                    more = before.closing - right.opening if before else 0
+                    more_at_first, more_at_last = more_at_first + more, more_at_last + more
                 case "closes otherwise":
                     more_at_last += 1
                 case "more held":
