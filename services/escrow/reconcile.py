@@ -177,12 +177,16 @@ FROM expected e LEFT JOIN statement_lines l
   ON l.statement_id = ANY($1) AND l.reference = e.reference AND l.number = e.number
 WHERE e.happened_at >= $2 AND e.happened_at < $3 AND l.line_no IS NULL
 """
-# What crossed midnight: on this statement, known here for the next day; and known here for this day, on the next one.
+# What crossed midnight: on this statement, known here for the next day; and known here for this day, on the next one
+# only.
 _CROSSED: Final = """
 SELECT coalesce((SELECT sum(l.fen) FROM statement_lines l JOIN expected e USING (reference, number)
            WHERE l.statement_id = $1 AND l.status <> 'pending' AND e.happened_at >= $4), 0)
-     - coalesce((SELECT sum(e.fen) FROM statement_lines l JOIN expected e USING (reference, number)
-           WHERE l.statement_id = $2 AND l.status <> 'pending' AND e.happened_at >= $3 AND e.happened_at < $4), 0)
+     - coalesce((SELECT sum(e.fen) FROM expected e WHERE e.happened_at >= $3 AND e.happened_at < $4
+           AND EXISTS (SELECT FROM statement_lines l WHERE l.statement_id = $2 AND l.status <> 'pending'
+             AND (l.reference, l.number) = (e.reference, e.number))
+           AND NOT EXISTS (SELECT FROM statement_lines l WHERE l.statement_id = $1 AND l.status <> 'pending'
+             AND (l.reference, l.number) = (e.reference, e.number))), 0)
 """
 _CUSTODY: Final = f"""
 SELECT coalesce(sum(fen), 0)::bigint FROM ({" UNION ALL ".join(f"({select})" for select in EXPECTED)})
@@ -228,8 +232,8 @@ WHERE bank = $1 AND state = 'closed' AND day BETWEEN $2::date - 1 AND $2::date +
 _OLDEST: Final = """
 SELECT min(first_seen) FROM breaks WHERE bank = $1 AND day = $2 AND state IN ('open', 'proposed')
 """
-_LATE: Final = """
-SELECT EXISTS (SELECT FROM breaks WHERE bank = $1 AND day = $2 AND type = 'late' AND state IN ('open', 'proposed'))
+_DIFFERS: Final = """
+SELECT EXISTS (SELECT FROM breaks WHERE bank = $1 AND day = $2 AND state <> 'closed')
 """
 _INSERT: Final = """
 INSERT INTO statements (statement_id, bank, day, form, sha256, state, lines, in_fen, out_fen, opening_fen, closing_fen,
@@ -343,10 +347,11 @@ async def close_statement(work: UnitOfWork, message: Message[CloseStatement]) ->
         raise Refused("statement_state", state=known["state"])
     totals = Totals(ask.lines, ask.in_fen, ask.out_fen, ask.opening_fen, ask.closing_fen)
     new = known is None or known["state"] == "loading"
+    replaces = False
     if new:
-        await _close(connection, ask.statement_id, ask.bank, ask.day, totals)
+        replaces = await _close(connection, ask.statement_id, ask.bank, ask.day, totals)
     work.cancel_timer(StatementDeadline, ask.statement_id)
-    work.reply(message, await _reconcile(work, connection, ask.bank, ask.day, message, new=new))
+    work.reply(message, await _reconcile(work, connection, ask.bank, ask.day, message, new=new, replaces=replaces))
 
 
 async def show_reconciliation(work: UnitOfWork, message: Message[ShowReconciliation]) -> None:
@@ -381,14 +386,15 @@ async def load(work: UnitOfWork, file: StatementFile, bank: str, loaded_by: str)
         file.day,
         file.sha256,
     )
+    replaces = False
     if not same:
         statement_id = new_id()
         await connection.execute(_INSERT, statement_id, bank, file.day, file.form, file.sha256, loaded_by, work.now)
         lines = file.lines()
         while some := list(islice(lines, LINES_AT_ONCE)):
             await add_lines(connection, statement_id, some)
-        await _close(connection, statement_id, bank, file.day, file.totals)
-    return await _reconcile(work, connection, bank, file.day, None, new=not same)
+        replaces = await _close(connection, statement_id, bank, file.day, file.totals)
+    return await _reconcile(work, connection, bank, file.day, None, new=not same, replaces=replaces)
 
 
 # --- what both share --------------------------------------------------------------------------------------------------
@@ -414,8 +420,9 @@ async def add_lines(connection: Connection, statement_id: UUID, lines: Iterable[
     await connection.copy_records_to_table("statement_lines", records=records, columns=_COLUMNS)
 
 
-async def _close(connection: Connection, statement_id: UUID, bank: str, day: date, totals: Totals) -> None:
-    """The statement is whole and stands for its day; one that stood there before is replaced, and its lines go."""
+async def _close(connection: Connection, statement_id: UUID, bank: str, day: date, totals: Totals) -> bool:
+    """The statement is whole and stands for its day; one that stood there before is replaced, and its lines go. Whether
+    there was one."""
     counted = await connection.fetchrow(_COUNT, statement_id, timeout=STATEMENT_TIMEOUT_S)
     assert counted is not None
     told = (totals.lines, totals.lines, totals.in_fen, totals.out_fen)
@@ -429,13 +436,22 @@ async def _close(connection: Connection, statement_id: UUID, bank: str, day: dat
         )
     figures = (totals.lines, totals.in_fen, totals.out_fen, totals.opening_fen, totals.closing_fen)
     await connection.execute(_CLOSE, statement_id, *figures)
+    return before is not None
 
 
 async def _reconcile(
-    work: UnitOfWork, connection: Connection, bank: str, day: date, cause: Message[Any] | None, *, new: bool
+    work: UnitOfWork,
+    connection: Connection,
+    bank: str,
+    day: date,
+    cause: Message[Any] | None,
+    *,
+    new: bool,
+    replaces: bool,
 ) -> ReconciliationView:
     """Compares a day, and those beside it whose breaks this statement may end or bring. Tells of each that is `new`, or
-    stands otherwise than before."""
+    stands otherwise than before. Of the day before, what differed may stand on this one; and where nothing did, that
+    may be so because of a line that went with the statement that this one `replaces`."""
     shown = await view(connection, bank, day)
     for plan in _PLANS:
         await connection.execute(f"SET LOCAL {plan} = on")
@@ -444,14 +460,15 @@ async def _reconcile(
     await connection.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
     if new and shown.lines > LINES_AT_ONCE:
         await connection.execute("ANALYZE statement_lines", timeout=STATEMENT_TIMEOUT_S)
-    changed = {day: await _compare(connection, bank, day, work.now) or new}
     before, after = day - timedelta(days=1), day + timedelta(days=1)
-    if await connection.fetchval(_LATE, bank, before):
+    changed: dict[date, bool] = {}  # day by day: where an earlier one differs, a later one may for that reason
+    if replaces or await connection.fetchval(_DIFFERS, bank, before):
         changed[before] = await _compare(connection, bank, before, work.now)
+    changed[day] = await _compare(connection, bank, day, work.now) or new
     changed[after] = await _compare(connection, bank, after, work.now)
     for setting in (*_PLANS, "plan_cache_mode", "work_mem", "statement_timeout"):
         await connection.execute(f"SET LOCAL {setting} TO DEFAULT")
-    for one in sorted(one for one, otherwise in changed.items() if otherwise):
+    for one in (one for one, otherwise in changed.items() if otherwise):
         shown = await view(connection, bank, one)
         told = Reconciled(bank=bank, day=one, lines=shown.lines, breaks=shown.breaks, no_breaks=shown.no_breaks)
         work.send(told, cause)

@@ -353,6 +353,31 @@ async def test_what_the_bank_booked_before_midnight_and_we_hear_of_after_it_is_l
     assert (await bank.reconcile([line])).no_breaks
 
 
+async def test_a_statement_that_is_corrected_ends_and_brings_breaks_of_the_day_before(bank: Bank) -> None:
+    tomorrow = DAY + timedelta(days=1)
+    _, came = await bank.order()
+    late = replace(came, booked_at=at("00:00:10", tomorrow))
+    assert (await bank.reconcile([])).breaks == {"missing_there": 1}
+    assert (await bank.reconcile([late], day=tomorrow)).no_breaks
+    assert await bank.breaks() == []
+    for _ in range(2):
+        assert (await bank.reconcile([], day=tomorrow)).no_breaks
+        assert await bank.breaks() == [("missing_there", came.reference, PRICE_FEN, 0)]
+        assert (await bank.reconcile([late], day=tomorrow)).no_breaks
+        assert await bank.breaks() == []
+
+
+async def test_what_stands_on_two_days_is_held_since_the_first(bank: Bank) -> None:
+    tomorrow = DAY + timedelta(days=1)
+    _, came = await bank.order()
+    file = bank.file([came])
+    assert (await bank.load(file)).ours_fen == PRICE_FEN
+    again = [replace(came, booked_at=at("12:00:00", tomorrow))] * 2
+    assert (await bank.reconcile(again, PRICE_FEN, day=tomorrow)).breaks == {"duplicate": 1}
+    view = await bank.load(file)
+    assert (view.no_breaks, view.ours_fen) == (True, PRICE_FEN), await bank.breaks()
+
+
 # --- balances ---------------------------------------------------------------------------------------------------------
 
 

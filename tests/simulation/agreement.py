@@ -8,9 +8,9 @@ from uuid import UUID
 
 from shared.messaging.handlers import in_groups
 from tests.faults import invariants
+from tests.faults.statements import BREAKS, in_words
 from tests.faults.world import World
-from tests.simulation import statements
-from tests.simulation.checks import check_banks, check_custody, check_invoices
+from tests.simulation.checks import check_banks, check_breaks, check_custody, check_invoices
 from tests.simulation.model import Complaints, Said, Timers
 from tests.simulation.model_banks import RESERVE, Banks, place_of
 from tests.simulation.model_catalog import FREEZE_TIMER, Catalog
@@ -123,6 +123,10 @@ class Agreement:
             del model.timers[type_, subject]
             model.said[type_, subject.partition(":")[0]] += 1
 
+    def written(self, service: str) -> None:
+        """Somebody has written to its tables without a message."""
+        self._changed.add(service)
+
     async def check(self) -> None:
         """Row by row where something was committed since, the timers too; and the answers that have come."""
         changed, self._changed = self._changed, set()
@@ -202,6 +206,7 @@ class Agreement:
         rows = await self.simulation.rows("escrow", "SELECT institution_id::text, state, change_no FROM freezes")
         agree({row["institution_id"]: tuple(row)[1:] for row in rows}, dict(self.escrow.freezes))
         await self._check_settlements()
+        await check_breaks(self.simulation, self.escrow.breaks, agree)
         await self._check_timers("escrow", self.escrow.timers)
         await self._check_said("escrow", self.escrow.said)
 
@@ -294,8 +299,8 @@ class Agreement:
         assert not twice, f"answered in two ways: {twice}"
         open_ = {id_ for id_, one in self.escrow.suspense.receipts.items() if one.state in ("open", "returning")}
         assert not open_, f"still in suspense: {open_}"
-        breaks = await statements.breaks(self.simulation)
-        assert not breaks, breaks
+        breaks = await self.simulation.rows("escrow", BREAKS)
+        assert not breaks, [in_words(row) for row in breaks]
 
     def counts(self) -> Counter[str]:
         """What this history came to."""

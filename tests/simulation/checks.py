@@ -1,4 +1,4 @@
-"""Whether tables agree with the models of banks and invoices; see `agreement.py`."""
+"""Whether tables agree with the models of banks, invoices and breaks; see `agreement.py`."""
 
 import json
 from collections import Counter
@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
-from tests.simulation.model_banks import Banks, account_of
+from tests.simulation.model_banks import BANKS, Banks, account_of
+from tests.simulation.model_breaks import Breaks, Key
 from tests.simulation.model_invoices import Invoices
 from tests.simulation.model_money import Escrow
 from tests.simulation.simulation import Simulation
@@ -26,7 +27,19 @@ SELECT invoice_id::text, order_id::text, number, lessons::text, amount_fen, stat
   red_at FROM invoices
 """
 _COVERED: Final = "SELECT order_id::text, lesson_no, invoice_id::text FROM invoice_lessons"
-_NUMBERS: Final = "SELECT number, invoice_id::text FROM invoice_numbers"
+_NUMBERS: Final = "SELECT institution_id::text, number, invoice_id::text FROM invoice_numbers"
+_STATEMENTS: Final = """
+SELECT bank, day, form, lines, opening_fen, closing_fen, ours_fen,
+  (SELECT count(*)::int FROM statement_lines l WHERE l.statement_id = s.statement_id) AS kept
+FROM statements s WHERE state = 'closed'
+"""
+_LINES_OF_OTHERS: Final = """
+SELECT statement_id FROM statement_lines JOIN statements USING (statement_id) WHERE state <> 'closed'
+"""
+_BREAKS: Final = """
+SELECT break_id::text, bank, day, type, number, reference, ours_fen, theirs_fen, first_seen, state,
+  CASE WHEN state = 'closed' THEN '' ELSE reason END AS reason, proposed_by, resolved_by FROM breaks
+"""
 _BALANCES: Final = "SELECT bank, account, balance_fen FROM accounts WHERE balance_fen <> 0"
 
 
@@ -56,8 +69,29 @@ async def check_invoices(simulation: Simulation, model: Invoices, agree: Agree) 
     found = {tuple(row)[:2]: row["invoice_id"] for row in await simulation.rows("orders", _COVERED)}
     orders = {one.order for one in model.invoices.values()}
     agree(found, {(order, number): id_ for order in orders for number, id_ in model.covered(order).items()})
-    found = {row["number"]: row["invoice_id"] for row in await simulation.rows("orders", _NUMBERS)}
+    found = {tuple(row)[:2]: row["invoice_id"] for row in await simulation.rows("orders", _NUMBERS)}
     agree(found, model.numbers)
+
+
+async def check_breaks(simulation: Simulation, model: Breaks, agree: Agree) -> None:
+    """Statements, of which only the last of a day stands, and breaks; the model learns how escrow names these."""
+    if not model.statements:
+        return
+    found: dict[Any, Any]
+    found = {tuple(row)[:2]: tuple(row)[2:] for row in await simulation.rows("escrow", _STATEMENTS)}
+    told = {
+        of: (BANKS[of[0]][1], len(one.lines), one.opening, one.closing, model.held[of], len(one.lines))
+        for of, one in model.statements.items()
+    }
+    agree(found, told)
+    assert not await simulation.rows("escrow", _LINES_OF_OTHERS)
+    rows = [tuple(row) for row in await simulation.rows("escrow", _BREAKS)]
+    breaks = {
+        key: (one.first_seen, one.state, "" if one.state == "closed" else one.reason, one.proposed_by, one.resolved_by)
+        for key, one in model.breaks.items()
+    }
+    agree({Key(*row[1:8]): row[8:] for row in rows}, breaks)
+    model.ids = {row[0]: Key(*row[1:8]) for row in rows}
 
 
 async def check_custody(simulation: Simulation, model: Escrow, agree: Agree) -> None:

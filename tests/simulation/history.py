@@ -38,6 +38,7 @@ from shared.contracts.orders import (
 from shared.ids import derived_id
 from shared.settings import PARTICIPANTS
 from tests.simulation.history_banks import BankRules
+from tests.simulation.history_breaks import BreakRules
 from tests.simulation.history_invoices import InvoiceRules
 from tests.simulation.history_settlements import SUMS_GO_WRONG, SettlementRules
 from tests.simulation.history_suspense import DECISIONS as ABOUT_SUSPENSE
@@ -80,7 +81,7 @@ MOMENTS: Final = ("a minute", "a quarter", "an hour", "a day", "due", "almost du
 SECOND: Final = timedelta(seconds=1)
 
 
-class History(SuspenseRules, SettlementRules, BankRules, InvoiceRules):
+class History(SuspenseRules, SettlementRules, BankRules, InvoiceRules, BreakRules):
     """One history. Its rules are what people, the bank, Kafka, the scheduler and power cuts may do."""
 
     def __init__(self) -> None:
@@ -548,6 +549,7 @@ class History(SuspenseRules, SettlementRules, BankRules, InvoiceRules):
         if sys.exc_info()[0] is None:
             self.run(self._come_to_rest())
             self.invoices_are_late()
+            self.banks_send_statements()
             self.run(self.agreement.check_the_end())
             counts = self.agreement.counts()
             if currently_in_test_context():  # a history may be played by hand as well

@@ -138,7 +138,7 @@ class InvoiceRules(Rules):
             lessons, amount = [*lessons, *more[:1]], amount + PRICE_FEN // LESSONS
         if what == "issue of an unknown lesson":
             lessons = [*lessons, LESSONS + 1]
-        used = list(model.numbers)[-1:] if what == "issue with a used number" else []
+        used = [number for _, number in model.numbers][-1:] if what == "issue with a used number" else []
         of_another = list(model.invoices)[-1:] if what == "issue of another" else []
         asked = IssueInvoice(
             invoice_id=UUID(of_another[0]) if of_another else derived_id("invoice", self.numbers),
@@ -162,7 +162,7 @@ class InvoiceRules(Rules):
         if what == "red with its own" and invoice_id in model.invoices:
             number = model.invoices[invoice_id].number
         if what == "red with a used number" and model.numbers:
-            number = next(iter(model.numbers))
+            _, number = next(iter(model.numbers))
         asked = RedLetterInvoice(invoice_id=UUID(invoice_id), order_id=order_id, red_number=number, reason="开票有误")
         self.reds.append(asked)
         self.ask(asked, actor)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from shared.ids import derived_id
-from tests.simulation import model
+from tests.simulation import model, model_breaks
 from tests.simulation.model import DIVIDE, HOUR, Orders, Purchase, Refund
 from tests.simulation.model_suspense import OPERATOR
 from tests.simulation.simulation import ORDERS_AT_ONCE, Heard
@@ -139,6 +139,8 @@ def in_words(numbers: Mapping[str, Any]) -> str:
 
 def same(expected: str, envelope: dict[str, Any]) -> bool:
     """Whether an answer says what it must; of a winding up, to the fen."""
+    if envelope["type"].startswith("escrow.break."):
+        return model_breaks.in_words(envelope["type"], envelope["data"]) == expected
     if envelope["type"] != VIEW:
         return model.same(expected, envelope)
     data = envelope["data"]

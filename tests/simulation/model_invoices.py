@@ -52,12 +52,12 @@ def received(purchase: "Purchase") -> dict[int, tuple[int, datetime | None]]:
 
 
 class Invoices:
-    """Invoices by id, and whose each number is."""
+    """Invoices by id, and by institution and number whose each number is."""
 
     def __init__(self, orders: "Orders") -> None:
         self.orders = orders
         self.invoices: dict[str, Invoice] = {}
-        self.numbers: dict[str, str] = {}
+        self.numbers: dict[tuple[str, str], str] = {}
         self.counts: Counter[str] = Counter()
 
     def covered(self, order: str) -> dict[int, str]:
@@ -111,12 +111,12 @@ class Invoices:
                 return "!invoice_lesson_not_released"
         if amount != sum(fees[lesson] for lesson in lessons):
             return "!invoice_amount"
-        if number in self.numbers:
+        if (m.actor, number) in self.numbers:
             return "!invoice_exists"
         again = any(one.order == order and set(lessons) & set(one.lessons) for one in self.invoices.values())
         self.counts["invoices issued after a red one" if again else "invoices issued"] += 1
         self.counts["invoices issued for what is kept of a refund"] += 0 in lessons
-        return self._changed(id_, number, Invoice(order, number, lessons, amount, m.now))
+        return self._changed(id_, (m.actor, number), Invoice(order, number, lessons, amount, m.now))
 
     def _redden(self, m: Heard, order: str) -> str:
         id_, number = m.data["invoice_id"], m.data["red_number"]
@@ -125,13 +125,13 @@ class Invoices:
             return "!invoice_unknown"
         if invoice.red_at is not None:
             return self._told(invoice) if invoice.red == (number, m.data["reason"]) else "!invoice_state"
-        if number in self.numbers:
+        if (m.actor, number) in self.numbers:
             return "!invoice_exists"
         invoice.red, invoice.red_at = (number, m.data["reason"]), m.now
         self.counts["invoices red-lettered"] += 1
-        return self._changed(id_, number, invoice)
+        return self._changed(id_, (m.actor, number), invoice)
 
-    def _changed(self, id_: str, number: str, invoice: Invoice) -> str:
+    def _changed(self, id_: str, number: tuple[str, str], invoice: Invoice) -> str:
         self.invoices[id_] = invoice
         self.numbers[number] = id_
         self.orders.said[CHANGED, invoice.order] += 1

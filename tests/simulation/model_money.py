@@ -5,6 +5,7 @@ from typing import Final
 
 from tests.simulation.model import DAY, MINUTE
 from tests.simulation.model_banks import Banks
+from tests.simulation.model_breaks import Breaks
 from tests.simulation.model_payments import (
     INSTRUCT,
     INSTRUCTION_TIMER,
@@ -33,6 +34,7 @@ class Escrow(Books):
         super().__init__(banks)
         self.suspense = Suspense(self)
         self.settlements = Settlements(self, institution, authority)
+        self.breaks = Breaks(self)
 
     def hear(self, m: Heard) -> str:
         """One message."""
@@ -41,6 +43,8 @@ class Escrow(Books):
             return ""
         if m.type.startswith("escrow.suspense."):
             return self.suspense.hear(m)
+        if m.type.startswith("escrow.break."):
+            return self.breaks.hear(m)
         if m.type.startswith(("escrow.settlement.", "escrow.payout_account.")):
             return self.settlements.hear(m)
         if m.type == "bank.result.v1":
