@@ -71,8 +71,10 @@ class BreakRules(Rules):
         days = sorted({(bank, _day(line.at)) for bank, lines in self.moved.items() for line in lines})
         for number, (bank, day) in enumerate(days):
             self._load(bank, day, self.files_at_first[number] if number < len(self.files_at_first) else ())
+        self.run(self.agreement.check())
         for what, which, how, first, more in self.files_then if days else ():
             self._file(what, which, how)
+            self.run(self.agreement.check())
             self._discuss(which, (*first, *more))
         wrong = [of for of, one in model.statements.items() if one != model.right(*of)]
         for bank, day in wrong[:: -1 if len(self.files_then) % 2 else 1]:
@@ -149,7 +151,6 @@ class BreakRules(Rules):
             what = "another break" if changes else "nothing"
             self.simulation.counts[f"statements read once more, and {what} is found"] += 1
         self.agreement.written("escrow")
-        self.run(self.agreement.check())
 
     async def _stored(self) -> list[list[str]]:
         tables = "breaks", "statements", "statement_lines", "timers", "outbox"
