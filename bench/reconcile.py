@@ -39,10 +39,10 @@ ORDERS_AT_ONCE: Final = 20_000
 
 _ORDER: Final = "('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid"
 _FILL: Final = (
-    f"""INSERT INTO accounts (order_id, account_id, institution_id, bank, supervised_account, payout_account, price_fen,
-          lessons, method, pay_by, opened_at, state, reason, paid_reference, suspensions, given_back, paid_fen,
-          held_fen, releasing_fen, released_fen, refunding_fen, refunded_fen)
-        SELECT {_ORDER}, {_ORDER}, {_ORDER}, 'icbc', 'S-1', 'P-1', {LESSONS * FEN}, {LESSONS},
+    f"""INSERT INTO accounts (order_id, account_id, institution_id, district, bank, supervised_account, payout_account,
+          price_fen, lessons, method, pay_by, opened_at, state, reason, paid_reference, suspensions, given_back,
+          paid_fen, held_fen, releasing_fen, released_fen, refunding_fen, refunded_fen)
+        SELECT {_ORDER}, {_ORDER}, {_ORDER}, '', 'icbc', 'S-1', 'P-1', {LESSONS * FEN}, {LESSONS},
           'alipay', $2, $2, 'held', '', 'B' || n || '-0', 0, '[]', {LESSONS * FEN}, 0, 0, {LESSONS * FEN}, 0, 0
         FROM generate_series(1, $1::int) n""",
     f"""INSERT INTO transfers SELECT {_ORDER}, 0, 'hold', 0, 2, 'outside', 'held', {LESSONS * FEN}, $2
