@@ -80,7 +80,7 @@ def test_a_history_played_by_hand_moves_to_other_banks_and_gives_invoices(simula
     history.when_all_is_over(late=[(0, "red"), (0, "list by pages")])
     history.teardown()
     counts = simulation.counts
-    assert counts["cut-offs with more than one sum"] == 1
+    assert counts["cut-offs with more than one sum"] == 2
     for what in ("refund", "gathered"):
         assert counts[f"told: {what}, at a bank that was left"] > 0, what
     for what in ("issued", "issued after a red one", "red-lettered", "shown as overdue"):
