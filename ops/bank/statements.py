@@ -58,8 +58,8 @@ async def write(dsn: str, bank: str, day: date, form: Form, out: TextIO) -> int:
             closing = await connection.fetchval(_BALANCE, bank, ends)
             moves = _moves(connection, bank, begins, ends, opening)
             if form == "csv":
-                return await _csv(out, day, moves, opening, closing)
-            return await _camt(out, bank, day, moves, opening, closing)
+                return await write_csv(out, day, moves, opening, closing)
+            return await write_camt(out, bank, day, moves, opening, closing)
     finally:
         await connection.close()
 
@@ -80,7 +80,7 @@ async def _moves(
         )
 
 
-async def _csv(out: TextIO, day: date, moves: AsyncIterator[Move], opening: int, closing: int) -> int:
+async def write_csv(out: TextIO, day: date, moves: AsyncIterator[Move], opening: int, closing: int) -> int:
     rows = csv.writer(out)
     rows.writerow(_HEADING)
     rows.writerow([f"{day} 00:00:00", "", "", "", "", "", "期初", _yuan(opening)])
@@ -103,7 +103,7 @@ async def _csv(out: TextIO, day: date, moves: AsyncIterator[Move], opening: int,
     return lines
 
 
-async def _camt(out: TextIO, bank: str, day: date, moves: AsyncIterator[Move], opening: int, closing: int) -> int:
+async def write_camt(out: TextIO, bank: str, day: date, moves: AsyncIterator[Move], opening: int, closing: int) -> int:
     name = escape(f"{bank}-{day:%Y%m%d}")
     head = f"<MsgId>{name}</MsgId><CreDtTm>{day}T23:59:59+08:00</CreDtTm>"
     out.write(f'<?xml version="1.0" encoding="UTF-8"?>\n<Document xmlns="{NAMESPACE}"><BkToCstmrStmt>\n')

@@ -56,9 +56,9 @@ async def _written(bank: str, day: date, statement: Statement) -> str:
     """What the stand-in would write, had it moved that."""
     out = StringIO(newline="")
     if BANKS[bank][1] == "csv":
-        await bank_files._csv(out, day, _as_moved(statement), statement.opening, statement.closing)
+        await bank_files.write_csv(out, day, _as_moved(statement), statement.opening, statement.closing)
     else:
-        await bank_files._camt(out, bank, day, _as_moved(statement), statement.opening, statement.closing)
+        await bank_files.write_camt(out, bank, day, _as_moved(statement), statement.opening, statement.closing)
     text = out.getvalue().splitlines(keepends=True)
     places = [at for at, one in enumerate(text) if any(booked in one for booked, _ in _PENDING)]
     for at, line in zip(places, statement.lines, strict=True):
