@@ -61,14 +61,19 @@ async def _note(work: UnitOfWork, institution_id: UUID, change_no: int, state: s
     return True
 
 
+async def next_orders(work: UnitOfWork, ask: ThawPayouts) -> list[UUID]:
+    """The orders whose payouts go out next."""
+    parameters = {"institution": ask.institution_id, "after": ask.after, "most": ORDERS_AT_ONCE}
+    return list((await (await work.connection()).execute(_WAITING, parameters)).scalars())
+
+
 async def let_go(work: UnitOfWork, message: Message[ThawPayouts]) -> None:
     """The next orders of a thawing institution; those a complaint holds go on waiting. Frozen again: it stops."""
     ask = message.data
     known = (await work.load(FreezeRow, Freeze, [ask.institution_id])).get(ask.institution_id)
     if known is None or known.state != "thawing" or ask.change_no not in (0, known.change_no):
         return
-    parameters = {"institution": ask.institution_id, "after": ask.after, "most": ORDERS_AT_ONCE}
-    order_ids = list((await (await work.connection()).execute(_WAITING, parameters)).scalars())
+    order_ids = await next_orders(work, ask)
     accounts = await ledger.accounts_of(work, order_ids)
     free = {order_id: account for order_id, account in accounts.items() if account.suspensions == 0}
     payees = await payees_of(work, [ask.institution_id])

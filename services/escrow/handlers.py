@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from services.escrow import bank, breaks, freezes, queries, reconcile, settlements, suspense, trouble, use_cases
+from services.escrow import bank, breaks, freezes, locks, queries, reconcile, settlements, suspense, trouble, use_cases
 from shared.contracts.bank import Result
 from shared.contracts.catalog import InstitutionFrozen, InstitutionThawed
 from shared.contracts.envelope import Message
@@ -44,6 +44,12 @@ from shared.messaging.handlers import Handlers, each
 from shared.messaging.work import UnitOfWork
 
 handlers = Handlers("escrow")
+
+
+@handlers.locks_first
+async def lock(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+    """Whatever their order, their accounts are locked in one."""
+    await locks.take(work, messages)
 
 
 @handlers.on(CollectPayment)

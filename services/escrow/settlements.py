@@ -270,13 +270,18 @@ async def deadline(work: UnitOfWork, message: Message[SettlementDeadline]) -> No
         work.update(SettlementRow, [settlement], *SETTLEMENT_CHANGES)
 
 
+async def next_lessons(work: UnitOfWork, ask: BookSettlement) -> list[tuple[UUID, int]]:
+    """The lessons (order, number) that follow next."""
+    after = {"order_id": ask.after_order or UUID(int=0), "lesson_no": ask.after_lesson}
+    parameters = {"settlement": ask.settlement_id, "most": LESSONS_AT_ONCE} | after
+    return [(row.order_id, row.lesson_no) for row in await (await work.connection()).execute(_NEXT, parameters)]
+
+
 async def book(work: UnitOfWork, message: Message[BookSettlement]) -> None:
     """The next lessons follow their settlement, whatever steps they are behind; a pass for a step that has been
     followed by another leaves all to that one's."""
     ask = message.data
-    after = {"order_id": ask.after_order or UUID(int=0), "lesson_no": ask.after_lesson}
-    parameters = {"settlement": ask.settlement_id, "most": LESSONS_AT_ONCE} | after
-    places = [(row.order_id, row.lesson_no) for row in await (await work.connection()).execute(_NEXT, parameters)]
+    places = await next_lessons(work, ask)
     accounts = await ledger.accounts_of(work, [order_id for order_id, _ in places])
     settlement = (await work.load(SettlementRow, Settlement, [ask.settlement_id])).get(ask.settlement_id)
     if settlement is None or settlement.step != ask.step:

@@ -255,7 +255,9 @@ class Consumer:
                 work.refuse(message, Refused("request_expired"))
             else:
                 live.append(message)
-        for handle, group in self.handlers.groups(live):
+        groups = self.handlers.groups(live)
+        await self.handlers.lock_for(work, groups)
+        for handle, group in groups:
             name = getattr(handle, "__name__", "handler")
             started = time.perf_counter()
             # A line about a batch names no message of it; `each` binds one after the other.

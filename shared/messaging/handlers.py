@@ -14,12 +14,20 @@ D = TypeVar("D", bound=Data)
 D_contra = TypeVar("D_contra", bound=Data, contravariant=True)
 
 
+_ONE_BY_ONE: Final = "one_by_one"
+"""What marks a batch handler made by `each`."""
+
+
 class BatchHandler(Protocol[D_contra]):
     """A function of a batch of one contract: load many, decide each, save many."""
 
     def __call__(self, work: UnitOfWork, messages: "Sequence[Message[D_contra]]", /) -> Awaitable[None]:
         """Handles `messages`, in their order, inside `work`."""
         ...
+
+
+Lock = Callable[[UnitOfWork, Sequence[Message[Any]]], Awaitable[None]]
+"""Locks rows that some messages may change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,17 @@ class Handlers:
     def __init__(self, service: str) -> None:
         self.service: Final = service
         self.entries: Final[dict[str, Entry]] = {}
+        self.lock: Lock | None = None
+
+    def locks_first(self, lock: Lock) -> Lock:
+        """Registers what locks the rows of a whole poll before its first message is handled.
+
+        A batch handler locks the rows of its messages in one order. Where a poll is for several handlers, or for one
+        that takes its messages one by one, rows would be locked as messages come, and two copies of the service, each
+        with a row that the other asks for next, would deadlock.
+        """
+        self.lock = lock
+        return lock
 
     def on(self, *contracts: type[D]) -> Callable[[BatchHandler[D]], BatchHandler[D]]:
         """Registers a batch handler for `contracts`; it gets messages of all of them, in their order."""
@@ -59,6 +78,14 @@ class Handlers:
             if type_ in self.entries:
                 raise TypeError(f"{self.service} has two handlers for {type_}")
             self.entries[type_] = entry
+
+    async def lock_for(
+        self, work: UnitOfWork, groups: Sequence[tuple[BatchHandler[Any], Sequence[Message[Any]]]]
+    ) -> None:
+        """Locks the rows of a poll at once, if its `groups` would lock them in more than one step."""
+        steps = sum(len(group) if getattr(handle, _ONE_BY_ONE, False) else 1 for handle, group in groups)
+        if self.lock is not None and steps > 1:
+            await self.lock(work, [message for _, group in groups for message in group])
 
     def groups(self, messages: Iterable[Message[Any]]) -> list[tuple[BatchHandler[Any], list[Message[Any]]]]:
         """`messages` by handler, in the order in which they are to be handled; see `in_groups`."""
@@ -94,6 +121,7 @@ def each(
                     await handle(work, message)
                     await work.write()
 
+    setattr(batch, _ONE_BY_ONE, True)
     batch.__name__ = getattr(handle, "__name__", "handler")
     batch.__doc__ = handle.__doc__
     return batch

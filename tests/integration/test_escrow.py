@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from services.escrow import audit
@@ -287,6 +288,23 @@ async def test_many_refunds_and_releases_at_the_same_time_never_both_win(escrow:
         money = await escrow.money(ask)
         won = {"refunding_fen": 3} if "releasing_fen" not in money else {"releasing_fen": 2, "refunding_fen": 1}
         assert money == {"state": "refunding", "paid_fen": 3} | won
+
+
+async def test_a_poll_locks_its_accounts_in_one_order_whatever_the_order_of_its_messages(escrow: Escrow) -> None:
+    dsn = escrow.harness.dsns["escrow"]
+    first, second = sorted([await escrow.held(), await escrow.held()], key=lambda ask: ask.order_id)
+    sql = "SELECT FROM accounts WHERE order_id = $1 FOR UPDATE NOWAIT"
+    async with asyncpg.create_pool(dsn, min_size=2) as pool, pool.acquire() as one, pool.acquire() as other:
+        transaction = one.transaction()
+        await transaction.start()
+        await one.execute(sql, first.order_id)
+        poll = asyncio.create_task(escrow.at_once(Complaint(second).suspend, Complaint(first).suspend))
+        waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        await escrow.harness.until(lambda: other.fetch(waiting))
+        await other.execute(sql, second.order_id)  # who asks for the second one first holds it by now
+        await transaction.rollback()
+    await poll
+    assert [(await escrow.view(ask)).suspended for ask in (first, second)] == [True, True]
 
 
 # --- complaints -------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Which handler gets which message, and which topics a service hears."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -61,6 +61,36 @@ def test_messages_of_one_handler_are_one_group_in_their_order() -> None:
         (on_seats, [1, 3, 4]),
         (on_others, [2]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("contracts", "locked"),
+    [
+        ([TakeSeat, GiveBackSeat], False),  # one batch handler locks once
+        ([TakeSeat, ShowPurchase], True),
+        ([ShowPurchase], False),
+        ([ShowPurchase, ShowPurchase], True),  # one after the other
+    ],
+)
+async def test_the_rows_of_a_poll_are_locked_at_once_where_they_would_be_in_steps(
+    contracts: list[type[Data]], locked: bool
+) -> None:
+    handlers, seen = Handlers("catalog"), list[int]()
+    handlers.on(TakeSeat, GiveBackSeat)(on_seats)
+
+    @handlers.on(ShowPurchase)
+    @each
+    async def on_show(work: UnitOfWork, message: Message[ShowPurchase]) -> None:
+        """Handles one."""
+
+    @handlers.locks_first
+    async def lock(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
+        """Locks them."""
+        seen.extend(sorted(one.id.int for one in messages))
+
+    poll = [message(contract, number) for number, contract in enumerate(contracts)]
+    await handlers.lock_for(cast(UnitOfWork, None), handlers.groups(poll))
+    assert seen == (list(range(len(poll))) if locked else [])
 
 
 def test_a_service_hears_the_topics_of_its_contracts_and_its_answers_if_it_awaits_any() -> None:
