@@ -329,3 +329,16 @@ def test_a_refund_that_is_over_is_late_no_more() -> None:
     one.overdue = True
     domain.withdraw(one, NOW)
     assert (one.state, one.act_by, one.overdue, one.closed_at) == ("withdrawn", None, False, NOW)
+
+
+def test_what_an_institution_keeps_is_received_once_and_again_when_it_came_back() -> None:
+    one, later = refund(points=500), NOW + timedelta(days=1)
+    assert one.kept_paid_at is None
+    assert not domain.kept(one, None)
+    assert domain.kept(one, NOW)
+    assert not domain.kept(one, later)
+    assert one.kept_paid_at == NOW
+    assert domain.kept(one, None)
+    assert one.kept_paid_at is None
+    assert domain.kept(one, later)
+    assert one.kept_paid_at == later
