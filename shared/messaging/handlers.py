@@ -73,7 +73,9 @@ class Handlers:
         return register
 
     def include(self, other: "Handlers") -> None:
-        """Takes over the handlers of a part of the same service."""
+        """Takes over the handlers of a part of the same service; what locks a poll is of the whole."""
+        if other.lock is not None:
+            raise TypeError(f"a part of {self.service} locks for itself what is locked for a whole poll")
         for type_, entry in other.entries.items():
             if type_ in self.entries:
                 raise TypeError(f"{self.service} has two handlers for {type_}")

@@ -52,6 +52,14 @@ def test_a_service_takes_over_the_handlers_of_its_parts_and_a_contract_stays_one
     assert whole.entries[TakeSeat.TYPE].handle is on_seats
 
 
+def test_a_part_of_a_service_locks_nothing_for_itself() -> None:
+    whole, part = Handlers("catalog"), Handlers("catalog")
+    part.locks_first(on_seats)
+    with pytest.raises(TypeError, match="a part of catalog locks for itself"):
+        whole.include(part)
+    assert whole.lock is None
+
+
 def test_messages_of_one_handler_are_one_group_in_their_order() -> None:
     handlers = Handlers("catalog")
     handlers.on(TakeSeat, GiveBackSeat)(on_seats)
