@@ -44,12 +44,7 @@ from shared.messaging.handlers import Handlers, each
 from shared.messaging.work import UnitOfWork
 
 handlers = Handlers("escrow")
-
-
-@handlers.locks_first
-async def lock(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
-    """Whatever their order, their accounts are locked in one."""
-    await locks.take(work, messages)
+handlers.locks_first(locks.take)
 
 
 @handlers.on(CollectPayment)

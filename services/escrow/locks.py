@@ -29,9 +29,9 @@ async def take(work: UnitOfWork, messages: Sequence[Message[Any]]) -> None:
             elif purpose := purpose_of(data.number):
                 (receipts if purpose.kind == "return" else orders).add(purpose.order_id)
             continue
-        orders |= {data.order_id} if getattr(data, "order_id", None) else set()
-        sums |= {data.settlement_id} if hasattr(data, "settlement_id") else set()
-        receipts |= {data.receipt_id} if hasattr(data, "receipt_id") else set()
+        for ids, name in ((orders, "order_id"), (sums, "settlement_id"), (receipts, "receipt_id")):
+            if id_ := getattr(data, name, None):
+                ids.add(id_)
         if isinstance(data, BookSettlement):
             orders |= {order_id for order_id, _ in await settlements.next_lessons(work, data)}
         elif isinstance(data, ThawPayouts):
