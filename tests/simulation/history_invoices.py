@@ -61,11 +61,12 @@ class InvoiceRules(Rules):
     def gives_invoices(self, order: int, earns: str, what: list[str], another: bool, rounds: int) -> None:
         """The institution tells of its invoices for an order of which it has received something, or is just to."""
         paid = [order_id for order_id, one in self.agreement.orders.purchases.items() if one.state == "enrolled"]
-        received = [order_id for order_id, fees in self._received().items() if fees]
-        kept = [order_id for order_id, fees in self._received().items() if 0 in fees]  # of a refund: rarer than a fee
-        orders = kept or received or paid
+        fees_of = self._received()
+        earning = [order_id for order_id, fees in fees_of.items() if fees]
+        keeping = [order_id for order_id, fees in fees_of.items() if 0 in fees]  # of a refund: rarer than a fee
+        orders = keeping or earning or paid
         order_id = UUID(orders[order % len(orders)])
-        if earns != "nothing" or not received:
+        if earns != "nothing" or not earning:
             self._earn(order_id, in_part=earns == "a part")
         for number, one in enumerate(what):
             if another and number == len(what) // 2:  # from now on of another order

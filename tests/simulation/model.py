@@ -8,11 +8,11 @@ that stands in the answer, or the code of a refusal behind `!`. Then its fields 
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from tests.simulation.model_days import is_working_day
-from tests.simulation.model_invoices import Invoices, in_words
+from tests.simulation.model_invoices import Invoices
 from tests.simulation.simulation import Heard
 
 SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
@@ -594,16 +594,3 @@ class Complaints:
                 if state not in NEXT:
                     self.said["escrow.releases.resume.v1", known[2]] += 1
         return self.filings[filing_id][0] if filing_id in self.filings else ""
-
-
-def same(expected: str, envelope: dict[str, Any]) -> bool:
-    """Whether an answer says what it must."""
-    data = envelope["data"]
-    if envelope["type"].startswith("orders.invoice."):
-        return in_words(envelope["type"], data) == expected
-    said = (
-        "!" + data["code"]
-        if envelope["type"] == "problem.v1"
-        else str(data["state"] if "state" in data else data["mode"])
-    )
-    return said == expected

@@ -84,6 +84,7 @@ async def move_in(simulation: Simulation) -> People:
     institution = await scenario.open_institution("常州蓝天体育培训中心")
     neighbour = await scenario.open_institution("常州绿地体育培训中心")
     sellers = [*[institution] * OF_NEIGHBOUR, neighbour]
+    terms = RefundTerms(penalty_basis_points=PENALTY_BASIS_POINTS)
     courses: dict[datetime, tuple[CourseView, ...]] = {}
     for start in STARTS:
         of_start: list[CourseView] = []
@@ -91,7 +92,6 @@ async def move_in(simulation: Simulation) -> People:
             await simulation.set_clock(start + timedelta(days=days - 1))  # it begins the day after it is published
             seller.token = scenario.token("institution", str(seller.institution_id))  # the last one has expired
             title = f"少儿篮球{seats}人班"
-            terms = RefundTerms(penalty_basis_points=PENALTY_BASIS_POINTS)
             offer = scenario.publish_course(
                 seller, title, lessons=LESSONS, price_fen=PRICE_FEN, seats=seats, refund_terms=terms
             )

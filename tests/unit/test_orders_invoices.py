@@ -27,13 +27,22 @@ def lesson(lesson_no: int, state: str = "paid_out") -> Lesson:
 
 def refund(kept_paid_at: datetime | None = PAID_AT) -> Refund:
     """One of which the institution keeps 250 fen."""
-    amounts: dict[str, Any] = {"lessons": [5], "fee_fen": 5_000, "deduction_fen": 250, "materials_fen": 0}
-    made = Refund(
-        UUID(int=9), ORDER_ID, UUID(int=2), UUID(int=3), "paid", "untaught",
-        reason="孩子转学", asked_at=PAID_AT, act_by=None, **amounts,
-    )  # fmt: skip
-    made.kept_paid_at = kept_paid_at
-    return made
+    return Refund(
+        refund_id=UUID(int=9),
+        order_id=ORDER_ID,
+        account_id=UUID(int=2),
+        institution_id=UUID(int=3),
+        state="paid",
+        ground="untaught",
+        lessons=[5],
+        fee_fen=5_000,
+        deduction_fen=250,
+        materials_fen=0,
+        reason="孩子转学",
+        asked_at=PAID_AT,
+        act_by=None,
+        kept_paid_at=kept_paid_at,
+    )
 
 
 LESSONS = [lesson(3), lesson(1), lesson(2), lesson(4, "confirmed")]
