@@ -27,8 +27,10 @@ class StoredContract(BaseModel):
 
 def draw(offer: SeatReserved, parties: ContractParties, order_id: object, now: datetime) -> StoredContract:
     """The contract for one purchase: parties, lesson plan, price, supervised account and refund terms, all frozen."""
+    plan = _plan(offer)
     return StoredContract(
-        text=_filled(offer, parties, order_id, now), shown=_filled(offer, _masked(parties), order_id, now)
+        text=_filled(offer, plan, parties, order_id, now),
+        shown=_filled(offer, plan, _masked(parties), order_id, now),
     )
 
 
@@ -48,11 +50,14 @@ def _masked_document(printed: str) -> str:
     return f"{kind} {mask(number)}"
 
 
-def _filled(offer: SeatReserved, parties: ContractParties, order_id: object, now: datetime) -> str:
-    plan = "\n".join(
+def _plan(offer: SeatReserved) -> str:
+    return "\n".join(
         f"  第{lesson.lesson_no}课 {shanghai(lesson.starts_at):%Y-%m-%d %H:%M}-{shanghai(lesson.ends_at):%H:%M}"
         for lesson in offer.lessons
     )
+
+
+def _filled(offer: SeatReserved, plan: str, parties: ContractParties, order_id: object, now: datetime) -> str:
     terms = offer.refund_terms
     materials = f"，已领用材料费最高 {yuan(terms.materials_fen)} 元" if terms.materials_fen else ""
     return f"""中小学生校外培训服务合同（{FORM}）
