@@ -1,18 +1,23 @@
 """The database of one service: engine, sessions, and which of its errors pass by themselves."""
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 else:
     Connection = asyncpg.Connection  # it takes no parameters at run time
+
+PLANS_S: Final = 10.0
+"""A plan is used so long, in seconds. One made while a table was nearly empty (a queue, at night) is a bad one for the
+rush that follows, and the server itself makes another only when the table has been analysed."""
 
 _PASSING_CLASSES: Final = ("08", "40", "53", "57", "58")
 """Connection, rollback (serialisation, deadlock), resources (disk full too), operator intervention, system error."""
@@ -36,6 +41,8 @@ class Database:
                 "enable_seqscan": "off",
                 "enable_hashjoin": "off",
                 "enable_mergejoin": "off",
+                # Else rows of a table thought small are all kept aside, and compared with each key.
+                "enable_material": "off",
                 "jit": "off",
                 "statement_timeout": str(int(statement_timeout_s * 1000)),
                 "lock_timeout": "20000",
@@ -63,6 +70,15 @@ class Database:
     async def close(self) -> None:
         """Closes all connections."""
         await self.engine.dispose()
+
+
+async def renew_plans(connection: AsyncConnection) -> None:
+    """Lets the server forget the plans of `connection` when they are older than `PLANS_S`: each is made again when it
+    is next used, by how full its tables are by then."""
+    now = time.monotonic()
+    if now - connection.info.setdefault("planned_at", now) > PLANS_S:
+        await connection.exec_driver_sql("DISCARD PLANS")
+        connection.info["planned_at"] = now
 
 
 def async_url(url: str) -> str:

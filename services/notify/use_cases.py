@@ -52,8 +52,9 @@ ON CONFLICT (recipient_id) DO UPDATE SET recipient_id = excluded.recipient_id RE
 
 _DROP: Final = text("""
 UPDATE sms SET state = 'dropped', reason = :reason, phone = NULL, finished_at = :now
-FROM unnest(CAST(:recipient AS text[]), CAST(:subject AS text[])) AS u (recipient, subject)
-WHERE sms.recipient = u.recipient AND purpose = ANY(CAST(:purposes AS text[])) AND sms.subject = u.subject
+FROM unnest(CAST(:recipient AS text[]), CAST(:purpose AS text[]), CAST(:subject AS text[]))
+  AS u (recipient, purpose, subject)
+WHERE sms.recipient = u.recipient AND sms.purpose = u.purpose AND sms.subject = u.subject
   AND state IN ('no_contact', 'queued')
 """)
 
@@ -172,10 +173,11 @@ async def drop_overtaken(work: UnitOfWork, messages: Sequence[Message[LessonWait
 async def _drop(work: UnitOfWork, messages: AboutLesson, purposes: Sequence[str], reason: str) -> None:
     if not messages:
         return
+    asked = [message.data for message in messages for _ in purposes]
     parameters = {
-        "recipient": [str(message.data.account_id) for message in messages],
-        "subject": [lesson_subject(message.data.order_id, message.data.lesson_no) for message in messages],
-        "purposes": list(purposes),
+        "recipient": [str(lesson.account_id) for lesson in asked],
+        "purpose": [*purposes] * len(messages),
+        "subject": [lesson_subject(lesson.order_id, lesson.lesson_no) for lesson in asked],
         "reason": reason,
         "now": work.now,
     }

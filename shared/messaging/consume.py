@@ -24,7 +24,7 @@ from structlog.contextvars import bound_contextvars
 from shared.contracts import topics
 from shared.contracts.envelope import Message, content_hash
 from shared.contracts.errors import FieldError, Refused
-from shared.database import Database, is_passing
+from shared.database import Database, is_passing, renew_plans
 from shared.ids import derived_id, new_id
 from shared.keys import KeyRing
 from shared.messaging import inbox, metrics
@@ -212,6 +212,7 @@ class Consumer:
         clock = time.perf_counter()
         async with self.database.session() as session, session.begin():
             crash_point("begin")
+            await renew_plans(await session.connection())
             first: dict[UUID, Item] = {}
             for item in items:
                 # Of a message and the replays of its dead letters only the replay of the last one can claim it anew.

@@ -22,10 +22,15 @@ WITH claimed AS (
 SELECT yike_now(), coalesce(array_agg(message_id), '{}') FROM claimed
 """)
 
-_RECLAIM: Final = text("""
+# The consumer stands beside each id: were it one value, a plan made while the inbox was nearly empty, and kept, would
+# compare all messages of the consumer with each id.
+_CONSUMERS: Final = "array_fill(CAST({consumer} AS text), ARRAY[cardinality(CAST({ids} AS uuid[]))])"
+
+_RECLAIM: Final = text(f"""
 UPDATE inbox SET parked = NULL, body_hash = u.hash
-FROM unnest(CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]), CAST(:letters AS uuid[])) AS u (id, hash, letter)
-WHERE consumer = :consumer AND message_id = u.id AND parked = u.letter
+FROM unnest({_CONSUMERS.format(consumer=":consumer", ids=":ids")}, CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]),
+  CAST(:letters AS uuid[])) AS u (consumer, id, hash, letter)
+WHERE inbox.consumer = u.consumer AND message_id = u.id AND parked = u.letter
 RETURNING message_id
 """)
 
@@ -33,10 +38,11 @@ _KNOWN: Final = text("""
 SELECT message_id, body_hash, reply FROM inbox WHERE consumer = :consumer AND message_id = ANY(CAST(:ids AS uuid[]))
 """)
 
-_NOTE: Final = """
+_NOTE: Final = f"""
 UPDATE inbox SET reply = coalesce(u.reply, inbox.reply), parked = u.letter
-FROM unnest(CAST(:@ids AS uuid[]), CAST(:@replies AS text[]), CAST(:@letters AS uuid[])) AS u (id, reply, letter)
-WHERE consumer = CAST(:@consumer AS text) AND message_id = u.id
+FROM unnest({_CONSUMERS.format(consumer=":@consumer", ids=":@ids")}, CAST(:@ids AS uuid[]),
+  CAST(:@replies AS text[]), CAST(:@letters AS uuid[])) AS u (consumer, id, reply, letter)
+WHERE inbox.consumer = u.consumer AND message_id = u.id
 """
 
 

@@ -22,21 +22,21 @@ ON CONFLICT (child_hash, institution_id) DO UPDATE SET institution_id = excluded
 """)
 
 # Open is what passed the limits and has not ended. Before there are lessons, the plan of the offer counts.
+# OFFSET 0 keeps the look-up of each place a look-up, also in a plan made while there were no purchases, and kept.
 _OPEN: Final = text("""
-SELECT p.child_hash, p.institution_id, p.price_fen, p.lessons,
-       CAST(p.offer -> 'lessons' -> 0 ->> 'starts_at' AS timestamptz),
-       CAST(p.offer -> 'lessons' -> -1 ->> 'ends_at' AS timestamptz)
+SELECT u.child_hash, u.institution_id, coalesce(l.fen, p.price_fen), coalesce(l.lessons, p.lessons),
+       coalesce(l.first, CAST(p.offer -> 'lessons' -> 0 ->> 'starts_at' AS timestamptz)),
+       coalesce(l.last, CAST(p.offer -> 'lessons' -> -1 ->> 'ends_at' AS timestamptz))
   FROM unnest(CAST(:children AS bytea[]), CAST(:institutions AS uuid[])) AS u (child_hash, institution_id)
-  JOIN purchases p USING (child_hash, institution_id)
- WHERE p.state NOT IN ('enrolled', 'ended')
-UNION ALL
-SELECT p.child_hash, p.institution_id, l.fen, l.lessons, l.first, l.last
-  FROM unnest(CAST(:children AS bytea[]), CAST(:institutions AS uuid[])) AS u (child_hash, institution_id)
-  JOIN purchases p USING (child_hash, institution_id)
  CROSS JOIN LATERAL (
+   SELECT order_id, state, price_fen, lessons, offer FROM purchases
+    WHERE child_hash = u.child_hash AND institution_id = u.institution_id AND state <> 'ended' OFFSET 0) p
+  LEFT JOIN LATERAL (
    SELECT CAST(sum(price_fen) AS bigint) AS fen, count(*) AS lessons, min(starts_at) AS first, max(ends_at) AS last
-     FROM lessons WHERE order_id = p.order_id AND state = ANY(CAST(:unconsumed AS text[]))) l
- WHERE p.state = 'enrolled' AND l.lessons > 0
+     FROM lessons
+    WHERE p.state = 'enrolled' AND order_id = p.order_id AND state = ANY(CAST(:unconsumed AS text[]))
+   HAVING count(*) > 0) l ON true
+ WHERE p.state <> 'enrolled' OR l.lessons > 0
 """)
 
 
