@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+import pydantic_core
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -56,6 +57,7 @@ class Database:
             max_overflow=2,
             pool_timeout=30,
             pool_pre_ping=False,  # a dead connection is a passing fault; the road retries it without a ping per batch
+            json_deserializer=pydantic_core.from_json,
             connect_args=self._options | {"prepared_statement_cache_size": 500},
         )
 
