@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 else:
     Connection = asyncpg.Connection  # it takes no parameters at run time
 
+LOOK_UPS_ONLY: Final = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material")
+"""What the planner must do without: every statement of a service looks rows up by index, a set of them as a nested loop
+over its keys. A statement that compares whole tables turns them on for itself."""
 PLANS_S: Final = 10.0
 """A plan is used so long, in seconds. One made while a table was nearly empty (a queue, at night) is a bad one for the
 rush that follows, and the server itself makes another only when the table has been analysed."""
@@ -36,14 +39,9 @@ class Database:
             # Longer than the server's own limit: for the day when the network swallows its answer.
             "command_timeout": statement_timeout_s + 30,
             "server_settings": {
-                # Every statement of a service looks rows up by index, a set of them as a nested loop over its keys.
-                # A plan made while a table was empty, and kept while it grew to millions, must be that one too.
+                # A plan made while a table was empty, and kept while it grew to millions, must be the right one too.
                 "plan_cache_mode": "force_generic_plan",
-                "enable_seqscan": "off",
-                "enable_hashjoin": "off",
-                "enable_mergejoin": "off",
-                # Else rows of a table thought small are all kept aside, and compared with each key.
-                "enable_material": "off",
+                **dict.fromkeys(LOOK_UPS_ONLY, "off"),
                 "jit": "off",
                 "statement_timeout": str(int(statement_timeout_s * 1000)),
                 "lock_timeout": "20000",

@@ -31,6 +31,7 @@ from shared.contracts.escrow import (
     StatementTaken,
     TakeStatementLines,
 )
+from shared.database import LOOK_UPS_ONLY
 from shared.ids import new_id
 from shared.messaging.outbox import TimerRow
 from shared.messaging.trace import new_traceparent
@@ -53,8 +54,6 @@ LINES_AT_ONCE: Final = 10_000
 STATEMENT_TIMEOUT_S: Final = 280
 
 _COLUMNS: Final = ("statement_id", *Line._fields)
-_PLANS: Final = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
-"""Services look rows up by index, whatever the planner says. Here a whole day is compared with a whole day."""
 
 # --- what we expect at the bank, and what the ledger says of it -------------------------------------------------------
 # $1 bank, $2 and $3 from and until when. Each: reference, number, fen (signed, in is positive), status, happened_at.
@@ -453,7 +452,7 @@ async def _reconcile(
     stands otherwise than before. Of the day before, what differed may stand on this one; and where nothing did, that
     may be so because of a line that went with the statement that this one `replaces`."""
     shown = await view(connection, bank, day)
-    for plan in _PLANS:
+    for plan in LOOK_UPS_ONLY:  # a whole day is compared with a whole day
         await connection.execute(f"SET LOCAL {plan} = on")
     await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
     await connection.execute("SET LOCAL work_mem = '64MB'")
@@ -466,7 +465,7 @@ async def _reconcile(
         changed[before] = await _compare(connection, bank, before, work.now)
     changed[day] = await _compare(connection, bank, day, work.now) or new
     changed[after] = await _compare(connection, bank, after, work.now)
-    for setting in (*_PLANS, "plan_cache_mode", "work_mem", "statement_timeout"):
+    for setting in (*LOOK_UPS_ONLY, "plan_cache_mode", "work_mem", "statement_timeout"):
         await connection.execute(f"SET LOCAL {setting} TO DEFAULT")
     for one in (one for one, otherwise in changed.items() if otherwise):
         shown = await view(connection, bank, one)
