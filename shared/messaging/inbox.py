@@ -24,10 +24,12 @@ SELECT yike_now(), coalesce(array_agg(message_id), '{}') FROM claimed
 
 # The consumer stands beside each id: were it one value, a plan made while the inbox was nearly empty, and kept, would
 # compare all messages of the consumer with each id.
-_RECLAIM: Final = text("""
+_CONSUMERS: Final = "array_fill(CAST({consumer} AS text), ARRAY[cardinality(CAST({ids} AS uuid[]))])"
+
+_RECLAIM: Final = text(f"""
 UPDATE inbox SET parked = NULL, body_hash = u.hash
-FROM unnest(CAST(:consumers AS text[]), CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]), CAST(:letters AS uuid[]))
-  AS u (consumer, id, hash, letter)
+FROM unnest({_CONSUMERS.format(consumer=":consumer", ids=":ids")}, CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]),
+  CAST(:letters AS uuid[])) AS u (consumer, id, hash, letter)
 WHERE inbox.consumer = u.consumer AND message_id = u.id AND parked = u.letter
 RETURNING message_id
 """)
@@ -36,10 +38,10 @@ _KNOWN: Final = text("""
 SELECT message_id, body_hash, reply FROM inbox WHERE consumer = :consumer AND message_id = ANY(CAST(:ids AS uuid[]))
 """)
 
-_NOTE: Final = """
+_NOTE: Final = f"""
 UPDATE inbox SET reply = coalesce(u.reply, inbox.reply), parked = u.letter
-FROM unnest(CAST(:@consumers AS text[]), CAST(:@ids AS uuid[]), CAST(:@replies AS text[]), CAST(:@letters AS uuid[]))
-  AS u (consumer, id, reply, letter)
+FROM unnest({_CONSUMERS.format(consumer=":@consumer", ids=":@ids")}, CAST(:@ids AS uuid[]),
+  CAST(:@replies AS text[]), CAST(:@letters AS uuid[])) AS u (consumer, id, reply, letter)
 WHERE inbox.consumer = u.consumer AND message_id = u.id
 """
 
@@ -88,7 +90,7 @@ async def claim(session: AsyncSession, consumer: str, claims: Sequence[Claim]) -
             again = await connection.execute(
                 _RECLAIM,
                 {
-                    "consumers": [consumer] * len(replays),
+                    "consumer": consumer,
                     "ids": [c.id for c in replays],
                     "hashes": [c.hash for c in replays],
                     "letters": [c.replay_of for c in replays],
@@ -108,7 +110,7 @@ def notes(consumer: str, replies: Sequence[tuple[UUID, str]], letters: Mapping[U
     if not ids:
         return NOTHING
     values = {
-        "consumers": [consumer] * len(ids),
+        "consumer": consumer,
         "ids": ids,
         "replies": [last.get(id_) for id_ in ids],
         "letters": [letters.get(id_) for id_ in ids],
